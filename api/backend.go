@@ -28,6 +28,7 @@ type Backend struct {
 	Policy  Policies
 	Doctor  Doctor
 	Events  Events
+	Stop    Stopper
 }
 
 // Node says who and how the node is.
@@ -135,4 +136,11 @@ type Events interface {
 	// closes it when ctx ends or when the reader is too slow, after an event of
 	// kind EventLost.
 	Subscribe(ctx context.Context, after uint64) (<-chan Event, error)
+}
+
+// Stopper ends the node.
+type Stopper interface {
+	// Stop asks the node to shut down and returns at once; the API answers
+	// before it stops serving.
+	Stop(ctx context.Context) error
 }

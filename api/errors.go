@@ -1,9 +1,16 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kith-mesh/kith/tasks"
 )
@@ -57,6 +64,15 @@ func (e *Error) ContentType(ct string) string {
 	return ct
 }
 
+// GetHeaders tells when to try again.
+func (e *Error) GetHeaders() http.Header {
+	h := http.Header{}
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(e.RetryAfter))
+	}
+	return h
+}
+
 // NewError returns a problem. The hint may be empty.
 func NewError(status int, reason, hint, format string, args ...any) *Error {
 	return &Error{Title: http.StatusText(status), Status: status, Reason: reason, Hint: hint, Detail: fmt.Sprintf(format, args...)}
@@ -100,4 +116,59 @@ func Conflict(hint, format string, args ...any) *Error {
 // BadRange says that a file does not have the span asked for.
 func BadRange(format string, args ...any) *Error {
 	return NewError(http.StatusRequestedRangeNotSatisfiable, ReasonRange, "", format, args...)
+}
+
+// problem turns any error into one that the API can tell.
+func problem(err error) *Error {
+	var e *Error
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+		c := *e
+		if c.Title == "" {
+			c.Title = http.StatusText(c.Status)
+		}
+		if c.Detail == "" || err != error(e) {
+			c.Detail = strings.ReplaceAll(err.Error(), e.Error(), e.Detail)
+		}
+		return &c
+	case errors.As(err, &large):
+		return NewError(http.StatusRequestEntityTooLarge, ReasonTooLarge, "", "body is larger than the %d bytes that this route takes", large.Limit)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return NewError(http.StatusGatewayTimeout, ReasonUnavailable, "try again; 'kith doctor' tells what is wrong with the node", "not done in time: %v", err)
+	case errors.Is(err, context.Canceled):
+		return Unavailable("try again", "stopped before it was done: %v", err)
+	}
+	return NewError(http.StatusInternalServerError, ReasonInternal, "", "%v", err)
+}
+
+var reasonByStatus = map[int]string{
+	http.StatusUnauthorized: ReasonUnauthorized, http.StatusForbidden: ReasonRefused, http.StatusNotFound: ReasonNotFound,
+	http.StatusConflict: ReasonConflict, http.StatusRequestEntityTooLarge: ReasonTooLarge,
+	http.StatusUnsupportedMediaType: ReasonMediaType, http.StatusRequestedRangeNotSatisfiable: ReasonRange,
+	http.StatusTooManyRequests: ReasonBusy, http.StatusServiceUnavailable: ReasonUnavailable,
+	http.StatusInternalServerError: ReasonInternal, http.StatusNotImplemented: ReasonNotServed,
+}
+
+// newHumaError is what huma calls for faults that it finds itself.
+func newHumaError(status int, msg string, errs ...error) huma.StatusError {
+	reason, ok := reasonByStatus[status]
+	if !ok {
+		reason = ReasonInvalid
+	}
+	e := NewError(status, reason, "", "%s", msg)
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		var own *Error
+		if errors.As(err, &own) {
+			return own
+		}
+		e.Faults = append(e.Faults, err.Error())
+	}
+	if len(e.Faults) > 0 {
+		e.Detail = msg + ": " + strings.Join(e.Faults, "; ")
+	}
+	return e
 }

@@ -207,9 +207,18 @@ type Job struct {
 	Term      uint64    `json:"term"`
 	Created   time.Time `json:"created"`
 	Finished  time.Time `json:"finished,omitzero"`
-	Stages    []Stage   `json:"stages" nullable:"false" doc:"map, and reduce when there is one"`
 	Replicas  int       `json:"replicas"`
+	Stage     string    `json:"stage" enum:"map,reduce,"`
+	Tasks     int       `json:"tasks" doc:"of both stages, the reduce counted from the start; 0 while the inputs are being split"`
+	Done      int       `json:"done" doc:"tasks decided"`
+	Leased    int       `json:"leased" doc:"tasks not decided that a worker has"`
+	Waiting   int       `json:"waiting" doc:"tasks not decided that have no, or too few, workers"`
 	Releases  int       `json:"releases" doc:"assignments leased again after a worker died, was slow or failed"`
+	Copies    int       `json:"copies" doc:"copies of the slowest tasks at the tail"`
+	Failures  int       `json:"failures" doc:"runs of the program that failed"`
+	Workers   []Worker  `json:"workers" nullable:"false"`
+	Rounds    int       `json:"rounds" doc:"offers made"`
+	RadiusMs  float64   `json:"radiusMs,omitempty" doc:"of the last offer, milliseconds of predicted RTT"`
 	Output    string    `json:"output,omitempty" doc:"CID, when done"`
 	Size      int64     `json:"size,omitempty" doc:"bytes of the output"`
 }
@@ -219,48 +228,43 @@ func (j Job) Over() bool {
 	return j.State == "done" || j.State == "failed" || j.State == "cancelled"
 }
 
-// Stage counts a stage's tasks.
-type Stage struct {
-	Stage   string `json:"stage" enum:"map,reduce"`
-	Tasks   int    `json:"tasks"`
-	Waiting int    `json:"waiting"`
-	Running int    `json:"running" doc:"leased to at least one worker"`
-	Done    int    `json:"done"`
-	Failed  int    `json:"failed"`
+// Worker is what one peer did for a job.
+type Worker struct {
+	Peer     string  `json:"peer"`
+	RTTMs    float64 `json:"rttMs,omitempty" doc:"milliseconds"`
+	Holds    int     `json:"holds" doc:"assignments now"`
+	Accepted int     `json:"accepted"`
+	Failed   int     `json:"failed"`
+	Rejected int     `json:"rejected"`
 }
 
 // Task is one task and where it ran.
 type Task struct {
 	Stage    string    `json:"stage" enum:"map,reduce"`
 	Index    uint32    `json:"index"`
-	State    string    `json:"state" enum:"waiting,running,done,failed"`
-	Size     int64     `json:"size" doc:"bytes of input"`
+	State    string    `json:"state" enum:"waiting,leased,decided"`
+	Releases int       `json:"releases"`
 	Output   string    `json:"output,omitempty"`
+	Size     int64     `json:"size,omitempty" doc:"bytes of the output"`
 	Workers  []string  `json:"workers,omitempty" doc:"peers that agreed on the output"`
-	Attempts []Attempt `json:"attempts" nullable:"false"`
+	Attempts []Attempt `json:"attempts" nullable:"false" doc:"the last ones"`
 }
 
-// Attempt is one lease of one replica of a task.
+// Attempt is one assignment of a task to one worker.
 type Attempt struct {
-	Worker   string    `json:"worker"`
-	Lease    string    `json:"lease"`
-	Replica  uint32    `json:"replica"`
-	State    string    `json:"state" enum:"running,accepted,pending,rejected,failed,lost,released"`
-	RTTMs    float64   `json:"rttMs,omitempty" doc:"measured when it was leased, milliseconds"`
-	Started  time.Time `json:"started,omitzero"`
-	Ended    time.Time `json:"ended,omitzero"`
-	Again    bool      `json:"again,omitempty" doc:"not the first lease of this replica"`
-	Reason   *Reason   `json:"reason,omitempty"`
-	Detail   string    `json:"detail,omitempty"`
-	WallMs   float64   `json:"wallMs,omitempty"`
-	CPUMs    float64   `json:"cpuMs,omitempty"`
-	MemoryMB float64   `json:"memoryMB,omitempty" doc:"at the peak, MiB"`
+	Worker  string    `json:"worker"`
+	Lease   string    `json:"lease"`
+	Replica uint32    `json:"replica"`
+	State   string    `json:"state" enum:"held,late,answered,accepted,rejected,failed,lost,refused,revoked"`
+	RTTMs   float64   `json:"rttMs,omitempty" doc:"when it was leased, milliseconds"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Reason  *Reason   `json:"reason,omitempty"`
 }
 
-// Wait is one thing that a job waits for.
+// Wait is one thing that a job, or some of its tasks, waits for.
 type Wait struct {
-	Stage  string    `json:"stage,omitempty"`
-	Task   *uint32   `json:"task,omitempty" doc:"absent: the whole job"`
+	Tasks  int       `json:"tasks" doc:"how many wait so"`
 	Reason string    `json:"reason"`
 	Next   time.Time `json:"next,omitzero" doc:"when it is tried again; absent: when something happens"`
 }
