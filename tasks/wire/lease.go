@@ -152,3 +152,24 @@ func (c *checker) span(m *pb.Span) tasks.Span {
 	}
 	return s
 }
+
+// MarshalGrant encodes the tasks of a grant, as a store keeps them.
+func MarshalGrant(g tasks.GrantRecord) ([]byte, error) {
+	if len(g.Indexes) != len(g.Replicas) {
+		return nil, fmt.Errorf("wire: encode grant %s: %d tasks with %d replicas", g.Lease, len(g.Indexes), len(g.Replicas))
+	}
+	return encode("grant", MaxSmall*2, &pb.Grant{Indexes: g.Indexes, Replicas: g.Replicas})
+}
+
+// UnmarshalGrant fills in what MarshalGrant wrote.
+func UnmarshalGrant(g tasks.GrantRecord, b []byte) (tasks.GrantRecord, error) {
+	var m pb.Grant
+	if err := decode("grant", b, MaxSmall*2, 2*MaxSmall+4, &m); err != nil {
+		return g, err
+	}
+	if len(m.Indexes) != len(m.Replicas) {
+		return g, malformed("grant of %d tasks with %d replicas", len(m.Indexes), len(m.Replicas))
+	}
+	g.Indexes, g.Replicas = m.Indexes, m.Replicas
+	return g, nil
+}

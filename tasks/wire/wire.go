@@ -59,7 +59,6 @@ func malformed(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, a...))
 }
 
-
 // decode parses b into m. It refuses before it allocates: a message of many
 // empty parts would otherwise take some fifty times its size in memory.
 func decode(what string, b []byte, size, fields int, m proto.Message) error {

@@ -1796,31 +1796,33 @@ func (x *Result) GetWorkers() []string {
 	return nil
 }
 
-// LeaseState is what a worker says of one lease that it holds.
-type LeaseState struct {
+// JobReport is a worker's heartbeat for one job.
+type JobReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	Lease         string                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
-	Queued        []*Ref                 `protobuf:"bytes,3,rep,name=queued,proto3" json:"queued,omitempty"`
-	Running       []*Ref                 `protobuf:"bytes,4,rep,name=running,proto3" json:"running,omitempty"`
+	Held          []string               `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
+	Running       []*Ref                 `protobuf:"bytes,3,rep,name=running,proto3" json:"running,omitempty"`
+	Want          uint32                 `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`
+	Slots         uint32                 `protobuf:"varint,5,opt,name=slots,proto3" json:"slots,omitempty"`
+	QueueNs       int64                  `protobuf:"varint,6,opt,name=queue_ns,json=queueNs,proto3" json:"queue_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *LeaseState) Reset() {
-	*x = LeaseState{}
+func (x *JobReport) Reset() {
+	*x = JobReport{}
 	mi := &file_tasks_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *LeaseState) String() string {
+func (x *JobReport) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*LeaseState) ProtoMessage() {}
+func (*JobReport) ProtoMessage() {}
 
-func (x *LeaseState) ProtoReflect() protoreflect.Message {
+func (x *JobReport) ProtoReflect() protoreflect.Message {
 	mi := &file_tasks_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1832,114 +1834,66 @@ func (x *LeaseState) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use LeaseState.ProtoReflect.Descriptor instead.
-func (*LeaseState) Descriptor() ([]byte, []int) {
+// Deprecated: Use JobReport.ProtoReflect.Descriptor instead.
+func (*JobReport) Descriptor() ([]byte, []int) {
 	return file_tasks_proto_rawDescGZIP(), []int{22}
 }
 
-func (x *LeaseState) GetJob() string {
+func (x *JobReport) GetJob() string {
 	if x != nil {
 		return x.Job
 	}
 	return ""
 }
 
-func (x *LeaseState) GetLease() string {
+func (x *JobReport) GetHeld() []string {
 	if x != nil {
-		return x.Lease
-	}
-	return ""
-}
-
-func (x *LeaseState) GetQueued() []*Ref {
-	if x != nil {
-		return x.Queued
+		return x.Held
 	}
 	return nil
 }
 
-func (x *LeaseState) GetRunning() []*Ref {
+func (x *JobReport) GetRunning() []*Ref {
 	if x != nil {
 		return x.Running
 	}
 	return nil
 }
 
-// Want asks one job's origin for more work.
-type Want struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	Slots         uint32                 `protobuf:"varint,2,opt,name=slots,proto3" json:"slots,omitempty"`
-	Speed         float64                `protobuf:"fixed64,3,opt,name=speed,proto3" json:"speed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Want) Reset() {
-	*x = Want{}
-	mi := &file_tasks_proto_msgTypes[23]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Want) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Want) ProtoMessage() {}
-
-func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[23]
+func (x *JobReport) GetWant() uint32 {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
+		return x.Want
 	}
-	return mi.MessageOf(x)
+	return 0
 }
 
-// Deprecated: Use Want.ProtoReflect.Descriptor instead.
-func (*Want) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{23}
-}
-
-func (x *Want) GetJob() string {
-	if x != nil {
-		return x.Job
-	}
-	return ""
-}
-
-func (x *Want) GetSlots() uint32 {
+func (x *JobReport) GetSlots() uint32 {
 	if x != nil {
 		return x.Slots
 	}
 	return 0
 }
 
-func (x *Want) GetSpeed() float64 {
+func (x *JobReport) GetQueueNs() int64 {
 	if x != nil {
-		return x.Speed
+		return x.QueueNs
 	}
 	return 0
 }
 
-// Report is a worker's heartbeat to one origin: what it holds, what it wants
-// and, sealed, the receipts that have no verdict yet.
+// Report is what a worker sends to one origin: heartbeats, and sealed receipts
+// that have no verdict yet.
 type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Leases        []*LeaseState          `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
-	Wants         []*Want                `protobuf:"bytes,2,rep,name=wants,proto3" json:"wants,omitempty"`
-	Receipts      []byte                 `protobuf:"bytes,3,opt,name=receipts,proto3" json:"receipts,omitempty"`
+	Jobs          []*JobReport           `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	Receipts      []byte                 `protobuf:"bytes,2,opt,name=receipts,proto3" json:"receipts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_tasks_proto_msgTypes[24]
+	mi := &file_tasks_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +1905,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[24]
+	mi := &file_tasks_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,19 +1918,12 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{24}
+	return file_tasks_proto_rawDescGZIP(), []int{23}
 }
 
-func (x *Report) GetLeases() []*LeaseState {
+func (x *Report) GetJobs() []*JobReport {
 	if x != nil {
-		return x.Leases
-	}
-	return nil
-}
-
-func (x *Report) GetWants() []*Want {
-	if x != nil {
-		return x.Wants
+		return x.Jobs
 	}
 	return nil
 }
@@ -1988,10 +1935,55 @@ func (x *Report) GetReceipts() []byte {
 	return nil
 }
 
-// Renewal prolongs a lease by its own duration from when it is received.
+// Taken answers a report.
+type Taken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unknown       []string               `protobuf:"bytes,1,rep,name=unknown,proto3" json:"unknown,omitempty"` // jobs that this node is not the origin of
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Taken) Reset() {
+	*x = Taken{}
+	mi := &file_tasks_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Taken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Taken) ProtoMessage() {}
+
+func (x *Taken) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Taken.ProtoReflect.Descriptor instead.
+func (*Taken) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Taken) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
 type Renewal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lease         string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Leases        []string               `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2026,19 +2018,27 @@ func (*Renewal) Descriptor() ([]byte, []int) {
 	return file_tasks_proto_rawDescGZIP(), []int{25}
 }
 
-func (x *Renewal) GetLease() string {
+func (x *Renewal) GetJob() string {
 	if x != nil {
-		return x.Lease
+		return x.Job
 	}
 	return ""
 }
 
-// Revocation takes tasks, or with no refs the whole lease, from a worker.
+func (x *Renewal) GetLeases() []string {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+// Revocation takes tasks, or the whole lease, from a worker.
 type Revocation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lease         string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	Refs          []*Ref                 `protobuf:"bytes,2,rep,name=refs,proto3" json:"refs,omitempty"`
-	Reason        uint32                 `protobuf:"varint,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Lease         string                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Refs          []*Ref                 `protobuf:"bytes,3,rep,name=refs,proto3" json:"refs,omitempty"`
+	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2073,6 +2073,13 @@ func (*Revocation) Descriptor() ([]byte, []int) {
 	return file_tasks_proto_rawDescGZIP(), []int{26}
 }
 
+func (x *Revocation) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
 func (x *Revocation) GetLease() string {
 	if x != nil {
 		return x.Lease
@@ -2087,21 +2094,20 @@ func (x *Revocation) GetRefs() []*Ref {
 	return nil
 }
 
-func (x *Revocation) GetReason() uint32 {
+func (x *Revocation) GetAll() bool {
 	if x != nil {
-		return x.Reason
+		return x.All
 	}
-	return 0
+	return false
 }
 
-// Orders answers a report.
+// Orders is what an origin sends to one worker.
 type Orders struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Renewed       []string               `protobuf:"bytes,1,rep,name=renewed,proto3" json:"renewed,omitempty"`
-	Revoked       []*Revocation          `protobuf:"bytes,2,rep,name=revoked,proto3" json:"revoked,omitempty"`
-	Leases        [][]byte               `protobuf:"bytes,3,rep,name=leases,proto3" json:"leases,omitempty"`     // sealed
-	Verdicts      []byte                 `protobuf:"bytes,4,opt,name=verdicts,proto3" json:"verdicts,omitempty"` // sealed
-	Unknown       []string               `protobuf:"bytes,5,rep,name=unknown,proto3" json:"unknown,omitempty"`   // jobs that this node is not the origin of
+	Leases        [][]byte               `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"` // sealed
+	Renewals      []*Renewal             `protobuf:"bytes,2,rep,name=renewals,proto3" json:"renewals,omitempty"`
+	Revocations   []*Revocation          `protobuf:"bytes,3,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	Verdicts      [][]byte               `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"` // sealed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2136,20 +2142,6 @@ func (*Orders) Descriptor() ([]byte, []int) {
 	return file_tasks_proto_rawDescGZIP(), []int{27}
 }
 
-func (x *Orders) GetRenewed() []string {
-	if x != nil {
-		return x.Renewed
-	}
-	return nil
-}
-
-func (x *Orders) GetRevoked() []*Revocation {
-	if x != nil {
-		return x.Revoked
-	}
-	return nil
-}
-
 func (x *Orders) GetLeases() [][]byte {
 	if x != nil {
 		return x.Leases
@@ -2157,16 +2149,128 @@ func (x *Orders) GetLeases() [][]byte {
 	return nil
 }
 
-func (x *Orders) GetVerdicts() []byte {
+func (x *Orders) GetRenewals() []*Renewal {
+	if x != nil {
+		return x.Renewals
+	}
+	return nil
+}
+
+func (x *Orders) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+func (x *Orders) GetVerdicts() [][]byte {
 	if x != nil {
 		return x.Verdicts
 	}
 	return nil
 }
 
-func (x *Orders) GetUnknown() []string {
+// Refused tells which leases a worker did not take.
+type RefusedLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Reason        uint32                 `protobuf:"varint,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	RetryAfterNs  int64                  `protobuf:"varint,3,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedLease) Reset() {
+	*x = RefusedLease{}
+	mi := &file_tasks_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedLease) ProtoMessage() {}
+
+func (x *RefusedLease) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[28]
 	if x != nil {
-		return x.Unknown
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedLease.ProtoReflect.Descriptor instead.
+func (*RefusedLease) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RefusedLease) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *RefusedLease) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+func (x *RefusedLease) GetRetryAfterNs() int64 {
+	if x != nil {
+		return x.RetryAfterNs
+	}
+	return 0
+}
+
+type OrdersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refused       []*RefusedLease        `protobuf:"bytes,1,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrdersReply) Reset() {
+	*x = OrdersReply{}
+	mi := &file_tasks_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrdersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrdersReply) ProtoMessage() {}
+
+func (x *OrdersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrdersReply.ProtoReflect.Descriptor instead.
+func (*OrdersReply) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *OrdersReply) GetRefused() []*RefusedLease {
+	if x != nil {
+		return x.Refused
 	}
 	return nil
 }
@@ -2176,17 +2280,17 @@ type Notice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	Origin        string                 `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	Kind          uint32                 `protobuf:"varint,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	Record        []byte                 `protobuf:"bytes,5,opt,name=record,proto3" json:"record,omitempty"` // the sender's signed peer record
-	State         uint32                 `protobuf:"varint,6,opt,name=state,proto3" json:"state,omitempty"`
+	Mesh          string                 `protobuf:"bytes,6,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_tasks_proto_msgTypes[28]
+	mi := &file_tasks_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2302,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[28]
+	mi := &file_tasks_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2315,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{28}
+	return file_tasks_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Notice) GetJob() string {
@@ -2228,9 +2332,9 @@ func (x *Notice) GetTerm() uint64 {
 	return 0
 }
 
-func (x *Notice) GetOrigin() string {
+func (x *Notice) GetFrom() string {
 	if x != nil {
-		return x.Origin
+		return x.From
 	}
 	return ""
 }
@@ -2249,11 +2353,11 @@ func (x *Notice) GetRecord() []byte {
 	return nil
 }
 
-func (x *Notice) GetState() uint32 {
+func (x *Notice) GetMesh() string {
 	if x != nil {
-		return x.State
+		return x.Mesh
 	}
-	return 0
+	return ""
 }
 
 // Follow asks a job's holder how it stands.
@@ -2266,7 +2370,7 @@ type Follow struct {
 
 func (x *Follow) Reset() {
 	*x = Follow{}
-	mi := &file_tasks_proto_msgTypes[29]
+	mi := &file_tasks_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2382,7 @@ func (x *Follow) String() string {
 func (*Follow) ProtoMessage() {}
 
 func (x *Follow) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[29]
+	mi := &file_tasks_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2395,7 @@ func (x *Follow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follow.ProtoReflect.Descriptor instead.
 func (*Follow) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{29}
+	return file_tasks_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Follow) GetJob() string {
@@ -2311,15 +2415,17 @@ type Progress struct {
 	Detail        string                 `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
 	Tasks         uint32                 `protobuf:"varint,7,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	Decided       uint32                 `protobuf:"varint,8,opt,name=decided,proto3" json:"decided,omitempty"`
-	Running       uint32                 `protobuf:"varint,9,opt,name=running,proto3" json:"running,omitempty"`
-	Waiting       string                 `protobuf:"bytes,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Leased        uint32                 `protobuf:"varint,9,opt,name=leased,proto3" json:"leased,omitempty"`
+	Waiting       uint32                 `protobuf:"varint,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Releases      uint32                 `protobuf:"varint,11,opt,name=releases,proto3" json:"releases,omitempty"`
+	WaitsFor      string                 `protobuf:"bytes,12,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_tasks_proto_msgTypes[30]
+	mi := &file_tasks_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2437,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[30]
+	mi := &file_tasks_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2450,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{30}
+	return file_tasks_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Progress) GetJob() string {
@@ -2403,16 +2509,83 @@ func (x *Progress) GetDecided() uint32 {
 	return 0
 }
 
-func (x *Progress) GetRunning() uint32 {
+func (x *Progress) GetLeased() uint32 {
 	if x != nil {
-		return x.Running
+		return x.Leased
 	}
 	return 0
 }
 
-func (x *Progress) GetWaiting() string {
+func (x *Progress) GetWaiting() uint32 {
 	if x != nil {
 		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Progress) GetReleases() uint32 {
+	if x != nil {
+		return x.Releases
+	}
+	return 0
+}
+
+func (x *Progress) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+// Ticket names the lease by which its bearer asks for job data.
+type Ticket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Lease         string                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ticket) Reset() {
+	*x = Ticket{}
+	mi := &file_tasks_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ticket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ticket) ProtoMessage() {}
+
+func (x *Ticket) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
+func (*Ticket) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Ticket) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Ticket) GetLease() string {
+	if x != nil {
+		return x.Lease
 	}
 	return ""
 }
@@ -2428,14 +2601,14 @@ type Answer struct {
 	Reason        uint32                 `protobuf:"varint,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	Detail        string                 `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	Output        string                 `protobuf:"bytes,8,opt,name=output,proto3" json:"output,omitempty"`
-	Record        []byte                 `protobuf:"bytes,9,opt,name=record,proto3" json:"record,omitempty"` // where the output is served
+	Size          int64                  `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_tasks_proto_msgTypes[31]
+	mi := &file_tasks_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2620,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[31]
+	mi := &file_tasks_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2633,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{31}
+	return file_tasks_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Answer) GetMesh() string {
@@ -2519,9 +2692,106 @@ func (x *Answer) GetOutput() string {
 	return ""
 }
 
-func (x *Answer) GetRecord() []byte {
+func (x *Answer) GetSize() int64 {
 	if x != nil {
-		return x.Record
+		return x.Size
+	}
+	return 0
+}
+
+type AnswerReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accepted      bool                   `protobuf:"varint,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerReply) Reset() {
+	*x = AnswerReply{}
+	mi := &file_tasks_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerReply) ProtoMessage() {}
+
+func (x *AnswerReply) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerReply.ProtoReflect.Descriptor instead.
+func (*AnswerReply) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AnswerReply) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+// Workers of a result, as a store keeps them.
+type Grant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Indexes       []uint32               `protobuf:"varint,1,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	Replicas      []uint32               `protobuf:"varint,2,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_tasks_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Grant) GetIndexes() []uint32 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+func (x *Grant) GetReplicas() []uint32 {
+	if x != nil {
+		return x.Replicas
 	}
 	return nil
 }
@@ -2697,43 +2967,48 @@ const file_tasks_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\v2\x12.kith.tasks.v1.RefR\x03ref\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\tR\x06output\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
-	"\aworkers\x18\x04 \x03(\tR\aworkers\"\x8e\x01\n" +
+	"\aworkers\x18\x04 \x03(\tR\aworkers\"\xa4\x01\n" +
+	"\tJobReport\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04held\x18\x02 \x03(\tR\x04held\x12,\n" +
+	"\arunning\x18\x03 \x03(\v2\x12.kith.tasks.v1.RefR\arunning\x12\x12\n" +
+	"\x04want\x18\x04 \x01(\rR\x04want\x12\x14\n" +
+	"\x05slots\x18\x05 \x01(\rR\x05slots\x12\x19\n" +
+	"\bqueue_ns\x18\x06 \x01(\x03R\aqueueNs\"R\n" +
+	"\x06Report\x12,\n" +
+	"\x04jobs\x18\x01 \x03(\v2\x18.kith.tasks.v1.JobReportR\x04jobs\x12\x1a\n" +
+	"\breceipts\x18\x02 \x01(\fR\breceipts\"!\n" +
+	"\x05Taken\x12\x18\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\"3\n" +
+	"\aRenewal\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
+	"\x06leases\x18\x02 \x03(\tR\x06leases\"n\n" +
 	"\n" +
-	"LeaseState\x12\x10\n" +
+	"Revocation\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\tR\x05lease\x12*\n" +
-	"\x06queued\x18\x03 \x03(\v2\x12.kith.tasks.v1.RefR\x06queued\x12,\n" +
-	"\arunning\x18\x04 \x03(\v2\x12.kith.tasks.v1.RefR\arunning\"D\n" +
-	"\x04Want\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
-	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x14\n" +
-	"\x05speed\x18\x03 \x01(\x01R\x05speed\"\x82\x01\n" +
-	"\x06Report\x121\n" +
-	"\x06leases\x18\x01 \x03(\v2\x19.kith.tasks.v1.LeaseStateR\x06leases\x12)\n" +
-	"\x05wants\x18\x02 \x03(\v2\x13.kith.tasks.v1.WantR\x05wants\x12\x1a\n" +
-	"\breceipts\x18\x03 \x01(\fR\breceipts\"\x1f\n" +
-	"\aRenewal\x12\x14\n" +
-	"\x05lease\x18\x01 \x01(\tR\x05lease\"b\n" +
-	"\n" +
-	"Revocation\x12\x14\n" +
-	"\x05lease\x18\x01 \x01(\tR\x05lease\x12&\n" +
-	"\x04refs\x18\x02 \x03(\v2\x12.kith.tasks.v1.RefR\x04refs\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\rR\x06reason\"\xa5\x01\n" +
-	"\x06Orders\x12\x18\n" +
-	"\arenewed\x18\x01 \x03(\tR\arenewed\x123\n" +
-	"\arevoked\x18\x02 \x03(\v2\x19.kith.tasks.v1.RevocationR\arevoked\x12\x16\n" +
-	"\x06leases\x18\x03 \x03(\fR\x06leases\x12\x1a\n" +
-	"\bverdicts\x18\x04 \x01(\fR\bverdicts\x12\x18\n" +
-	"\aunknown\x18\x05 \x03(\tR\aunknown\"\x88\x01\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\x12&\n" +
+	"\x04refs\x18\x03 \x03(\v2\x12.kith.tasks.v1.RefR\x04refs\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\"\xad\x01\n" +
+	"\x06Orders\x12\x16\n" +
+	"\x06leases\x18\x01 \x03(\fR\x06leases\x122\n" +
+	"\brenewals\x18\x02 \x03(\v2\x16.kith.tasks.v1.RenewalR\brenewals\x12;\n" +
+	"\vrevocations\x18\x03 \x03(\v2\x19.kith.tasks.v1.RevocationR\vrevocations\x12\x1a\n" +
+	"\bverdicts\x18\x04 \x03(\fR\bverdicts\"b\n" +
+	"\fRefusedLease\x12\x14\n" +
+	"\x05lease\x18\x01 \x01(\tR\x05lease\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\rR\x06reason\x12$\n" +
+	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"D\n" +
+	"\vOrdersReply\x125\n" +
+	"\arefused\x18\x01 \x03(\v2\x1b.kith.tasks.v1.RefusedLeaseR\arefused\"\x82\x01\n" +
 	"\x06Notice\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06origin\x18\x03 \x01(\tR\x06origin\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\rR\x04kind\x12\x16\n" +
-	"\x06record\x18\x05 \x01(\fR\x06record\x12\x14\n" +
-	"\x05state\x18\x06 \x01(\rR\x05state\"\x1a\n" +
+	"\x06record\x18\x05 \x01(\fR\x06record\x12\x12\n" +
+	"\x04mesh\x18\x06 \x01(\tR\x04mesh\"\x1a\n" +
 	"\x06Follow\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\"\xf2\x01\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"\xa9\x02\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
@@ -2742,10 +3017,15 @@ const file_tasks_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\rR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x14\n" +
 	"\x05tasks\x18\a \x01(\rR\x05tasks\x12\x18\n" +
-	"\adecided\x18\b \x01(\rR\adecided\x12\x18\n" +
-	"\arunning\x18\t \x01(\rR\arunning\x12\x18\n" +
+	"\adecided\x18\b \x01(\rR\adecided\x12\x16\n" +
+	"\x06leased\x18\t \x01(\rR\x06leased\x12\x18\n" +
 	"\awaiting\x18\n" +
-	" \x01(\tR\awaiting\"\xd0\x01\n" +
+	" \x01(\rR\awaiting\x12\x1a\n" +
+	"\breleases\x18\v \x01(\rR\breleases\x12\x1b\n" +
+	"\twaits_for\x18\f \x01(\tR\bwaitsFor\"0\n" +
+	"\x06Ticket\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\"\xcc\x01\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x12\n" +
@@ -2754,8 +3034,13 @@ const file_tasks_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\rR\x05state\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\rR\x06reason\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x16\n" +
-	"\x06output\x18\b \x01(\tR\x06output\x12\x16\n" +
-	"\x06record\x18\t \x01(\fR\x06recordB2Z0github.com/kith-mesh/kith/tasks/wire/internal/pbb\x06proto3"
+	"\x06output\x18\b \x01(\tR\x06output\x12\x12\n" +
+	"\x04size\x18\t \x01(\x03R\x04size\")\n" +
+	"\vAnswerReply\x12\x1a\n" +
+	"\baccepted\x18\x01 \x01(\bR\baccepted\"=\n" +
+	"\x05Grant\x12\x18\n" +
+	"\aindexes\x18\x01 \x03(\rR\aindexes\x12\x1a\n" +
+	"\breplicas\x18\x02 \x03(\rR\breplicasB2Z0github.com/kith-mesh/kith/tasks/wire/internal/pbb\x06proto3"
 
 var (
 	file_tasks_proto_rawDescOnce sync.Once
@@ -2769,47 +3054,52 @@ func file_tasks_proto_rawDescGZIP() []byte {
 	return file_tasks_proto_rawDescData
 }
 
-var file_tasks_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_tasks_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_tasks_proto_goTypes = []any{
-	(*Split)(nil),      // 0: kith.tasks.v1.Split
-	(*Input)(nil),      // 1: kith.tasks.v1.Input
-	(*Reduce)(nil),     // 2: kith.tasks.v1.Reduce
-	(*Resources)(nil),  // 3: kith.tasks.v1.Resources
-	(*Spec)(nil),       // 4: kith.tasks.v1.Spec
-	(*Blob)(nil),       // 5: kith.tasks.v1.Blob
-	(*Submission)(nil), // 6: kith.tasks.v1.Submission
-	(*Coordinate)(nil), // 7: kith.tasks.v1.Coordinate
-	(*Offer)(nil),      // 8: kith.tasks.v1.Offer
-	(*Bid)(nil),        // 9: kith.tasks.v1.Bid
-	(*Ref)(nil),        // 10: kith.tasks.v1.Ref
-	(*Span)(nil),       // 11: kith.tasks.v1.Span
-	(*Task)(nil),       // 12: kith.tasks.v1.Task
-	(*Tasks)(nil),      // 13: kith.tasks.v1.Tasks
-	(*Assignment)(nil), // 14: kith.tasks.v1.Assignment
-	(*Lease)(nil),      // 15: kith.tasks.v1.Lease
-	(*Usage)(nil),      // 16: kith.tasks.v1.Usage
-	(*Receipt)(nil),    // 17: kith.tasks.v1.Receipt
-	(*Receipts)(nil),   // 18: kith.tasks.v1.Receipts
-	(*Verdict)(nil),    // 19: kith.tasks.v1.Verdict
-	(*Verdicts)(nil),   // 20: kith.tasks.v1.Verdicts
-	(*Result)(nil),     // 21: kith.tasks.v1.Result
-	(*LeaseState)(nil), // 22: kith.tasks.v1.LeaseState
-	(*Want)(nil),       // 23: kith.tasks.v1.Want
-	(*Report)(nil),     // 24: kith.tasks.v1.Report
-	(*Renewal)(nil),    // 25: kith.tasks.v1.Renewal
-	(*Revocation)(nil), // 26: kith.tasks.v1.Revocation
-	(*Orders)(nil),     // 27: kith.tasks.v1.Orders
-	(*Notice)(nil),     // 28: kith.tasks.v1.Notice
-	(*Follow)(nil),     // 29: kith.tasks.v1.Follow
-	(*Progress)(nil),   // 30: kith.tasks.v1.Progress
-	(*Answer)(nil),     // 31: kith.tasks.v1.Answer
-	nil,                // 32: kith.tasks.v1.Spec.EnvEntry
-	nil,                // 33: kith.tasks.v1.Task.InputsEntry
-	nil,                // 34: kith.tasks.v1.Lease.EnvEntry
+	(*Split)(nil),        // 0: kith.tasks.v1.Split
+	(*Input)(nil),        // 1: kith.tasks.v1.Input
+	(*Reduce)(nil),       // 2: kith.tasks.v1.Reduce
+	(*Resources)(nil),    // 3: kith.tasks.v1.Resources
+	(*Spec)(nil),         // 4: kith.tasks.v1.Spec
+	(*Blob)(nil),         // 5: kith.tasks.v1.Blob
+	(*Submission)(nil),   // 6: kith.tasks.v1.Submission
+	(*Coordinate)(nil),   // 7: kith.tasks.v1.Coordinate
+	(*Offer)(nil),        // 8: kith.tasks.v1.Offer
+	(*Bid)(nil),          // 9: kith.tasks.v1.Bid
+	(*Ref)(nil),          // 10: kith.tasks.v1.Ref
+	(*Span)(nil),         // 11: kith.tasks.v1.Span
+	(*Task)(nil),         // 12: kith.tasks.v1.Task
+	(*Tasks)(nil),        // 13: kith.tasks.v1.Tasks
+	(*Assignment)(nil),   // 14: kith.tasks.v1.Assignment
+	(*Lease)(nil),        // 15: kith.tasks.v1.Lease
+	(*Usage)(nil),        // 16: kith.tasks.v1.Usage
+	(*Receipt)(nil),      // 17: kith.tasks.v1.Receipt
+	(*Receipts)(nil),     // 18: kith.tasks.v1.Receipts
+	(*Verdict)(nil),      // 19: kith.tasks.v1.Verdict
+	(*Verdicts)(nil),     // 20: kith.tasks.v1.Verdicts
+	(*Result)(nil),       // 21: kith.tasks.v1.Result
+	(*JobReport)(nil),    // 22: kith.tasks.v1.JobReport
+	(*Report)(nil),       // 23: kith.tasks.v1.Report
+	(*Taken)(nil),        // 24: kith.tasks.v1.Taken
+	(*Renewal)(nil),      // 25: kith.tasks.v1.Renewal
+	(*Revocation)(nil),   // 26: kith.tasks.v1.Revocation
+	(*Orders)(nil),       // 27: kith.tasks.v1.Orders
+	(*RefusedLease)(nil), // 28: kith.tasks.v1.RefusedLease
+	(*OrdersReply)(nil),  // 29: kith.tasks.v1.OrdersReply
+	(*Notice)(nil),       // 30: kith.tasks.v1.Notice
+	(*Follow)(nil),       // 31: kith.tasks.v1.Follow
+	(*Progress)(nil),     // 32: kith.tasks.v1.Progress
+	(*Ticket)(nil),       // 33: kith.tasks.v1.Ticket
+	(*Answer)(nil),       // 34: kith.tasks.v1.Answer
+	(*AnswerReply)(nil),  // 35: kith.tasks.v1.AnswerReply
+	(*Grant)(nil),        // 36: kith.tasks.v1.Grant
+	nil,                  // 37: kith.tasks.v1.Spec.EnvEntry
+	nil,                  // 38: kith.tasks.v1.Task.InputsEntry
+	nil,                  // 39: kith.tasks.v1.Lease.EnvEntry
 }
 var file_tasks_proto_depIdxs = []int32{
 	0,  // 0: kith.tasks.v1.Input.split:type_name -> kith.tasks.v1.Split
-	32, // 1: kith.tasks.v1.Spec.env:type_name -> kith.tasks.v1.Spec.EnvEntry
+	37, // 1: kith.tasks.v1.Spec.env:type_name -> kith.tasks.v1.Spec.EnvEntry
 	1,  // 2: kith.tasks.v1.Spec.inputs:type_name -> kith.tasks.v1.Input
 	2,  // 3: kith.tasks.v1.Spec.reduce:type_name -> kith.tasks.v1.Reduce
 	3,  // 4: kith.tasks.v1.Spec.resources:type_name -> kith.tasks.v1.Resources
@@ -2819,10 +3109,10 @@ var file_tasks_proto_depIdxs = []int32{
 	7,  // 8: kith.tasks.v1.Offer.coord:type_name -> kith.tasks.v1.Coordinate
 	10, // 9: kith.tasks.v1.Task.ref:type_name -> kith.tasks.v1.Ref
 	11, // 10: kith.tasks.v1.Task.stdin:type_name -> kith.tasks.v1.Span
-	33, // 11: kith.tasks.v1.Task.inputs:type_name -> kith.tasks.v1.Task.InputsEntry
+	38, // 11: kith.tasks.v1.Task.inputs:type_name -> kith.tasks.v1.Task.InputsEntry
 	12, // 12: kith.tasks.v1.Tasks.tasks:type_name -> kith.tasks.v1.Task
 	12, // 13: kith.tasks.v1.Assignment.task:type_name -> kith.tasks.v1.Task
-	34, // 14: kith.tasks.v1.Lease.env:type_name -> kith.tasks.v1.Lease.EnvEntry
+	39, // 14: kith.tasks.v1.Lease.env:type_name -> kith.tasks.v1.Lease.EnvEntry
 	3,  // 15: kith.tasks.v1.Lease.needs:type_name -> kith.tasks.v1.Resources
 	14, // 16: kith.tasks.v1.Lease.assignments:type_name -> kith.tasks.v1.Assignment
 	10, // 17: kith.tasks.v1.Receipt.ref:type_name -> kith.tasks.v1.Ref
@@ -2831,12 +3121,12 @@ var file_tasks_proto_depIdxs = []int32{
 	10, // 20: kith.tasks.v1.Verdict.ref:type_name -> kith.tasks.v1.Ref
 	19, // 21: kith.tasks.v1.Verdicts.verdicts:type_name -> kith.tasks.v1.Verdict
 	10, // 22: kith.tasks.v1.Result.ref:type_name -> kith.tasks.v1.Ref
-	10, // 23: kith.tasks.v1.LeaseState.queued:type_name -> kith.tasks.v1.Ref
-	10, // 24: kith.tasks.v1.LeaseState.running:type_name -> kith.tasks.v1.Ref
-	22, // 25: kith.tasks.v1.Report.leases:type_name -> kith.tasks.v1.LeaseState
-	23, // 26: kith.tasks.v1.Report.wants:type_name -> kith.tasks.v1.Want
-	10, // 27: kith.tasks.v1.Revocation.refs:type_name -> kith.tasks.v1.Ref
-	26, // 28: kith.tasks.v1.Orders.revoked:type_name -> kith.tasks.v1.Revocation
+	10, // 23: kith.tasks.v1.JobReport.running:type_name -> kith.tasks.v1.Ref
+	22, // 24: kith.tasks.v1.Report.jobs:type_name -> kith.tasks.v1.JobReport
+	10, // 25: kith.tasks.v1.Revocation.refs:type_name -> kith.tasks.v1.Ref
+	25, // 26: kith.tasks.v1.Orders.renewals:type_name -> kith.tasks.v1.Renewal
+	26, // 27: kith.tasks.v1.Orders.revocations:type_name -> kith.tasks.v1.Revocation
+	28, // 28: kith.tasks.v1.OrdersReply.refused:type_name -> kith.tasks.v1.RefusedLease
 	11, // 29: kith.tasks.v1.Task.InputsEntry.value:type_name -> kith.tasks.v1.Span
 	30, // [30:30] is the sub-list for method output_type
 	30, // [30:30] is the sub-list for method input_type
@@ -2856,7 +3146,7 @@ func file_tasks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tasks_proto_rawDesc), len(file_tasks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

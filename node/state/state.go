@@ -1,0 +1,121 @@
+// Package state keeps what a node must not forget: its jobs, leases, receipts,
+// verdicts and results, the receipts that it owes, invites, revocations and
+// settings. All of it lies in one SQLite database that other packages may share
+// through DB, with tables of their own.
+//
+// Every write returns only when it is durable. Writes of many goroutines are
+// joined into one transaction, so that thousands of small ones a second cost a
+// few syncs. The package never decides anything: it keeps what it is given.
+package state
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	_ "modernc.org/sqlite" // the pure Go driver, as "sqlite"
+)
+
+// Memory is the path of a database that lives as long as it is open.
+const Memory = ":memory:"
+
+var (
+	// ErrClosed is returned by every call after Close.
+	ErrClosed = errors.New("state: database is closed")
+	// ErrNotFound means that nothing of that name is kept.
+	ErrNotFound = errors.New("state: not found")
+	// ErrConflict means that the thing was decided before; the new word was not
+	// written, and nothing that came with it in one call was.
+	ErrConflict = errors.New("state: decided before")
+)
+
+// State is an open database. Its methods may be called from any goroutine.
+type State struct {
+	db   *sql.DB
+	stmt statements
+
+	mu      sync.Mutex
+	queue   []*write // waiting for the next transaction
+	leading bool     // someone is committing
+	closed  bool
+	writers sync.WaitGroup // callers inside write
+}
+
+// Open opens or makes the database at path, and brings its tables up to date.
+// The file is readable by its owner alone. Memory gives one that is never
+// written to disk and has a single connection.
+func Open(path string) (*State, error) {
+	dsn, conns := memoryDSN, 1
+	if path != Memory {
+		if err := makeFile(path); err != nil {
+			return nil, err
+		}
+		dsn, conns = fileDSN(path), 4
+	}
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("state: open %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns) // an in-memory database lives in its connection
+	s := &State{db: db}
+	if err := migrate(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("state: %s: %w", path, err), db.Close())
+	}
+	if err := s.stmt.prepare(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("state: %s: %w", path, err), db.Close())
+	}
+	return s, nil
+}
+
+const memoryDSN = "file::memory:?_txlock=immediate"
+
+func fileDSN(path string) string {
+	q := url.Values{
+		"_txlock": {"immediate"}, // a writer that waits beats one that fails half-way
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"},
+	}
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}).String()
+}
+
+// makeFile makes an empty file with mode 0600 where there is none: SQLite gives
+// its journal files the mode of the database.
+func makeFile(path string) error {
+	if strings.TrimSpace(path) == "" {
+		return errors.New("state: open: the path is empty; give a file or state.Memory")
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("state: open: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("state: open: %w", err)
+	}
+	return f.Close()
+}
+
+// DB returns the database for packages that keep tables of their own in it.
+// They must not hold rows open while they ask for something else: an in-memory
+// database has one connection. It is closed by Close.
+func (s *State) DB() *sql.DB { return s.db }
+
+// Close ends the database. It waits for the writes that were begun.
+func (s *State) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.writers.Wait()
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("state: close: %w", err)
+	}
+	return nil
+}
