@@ -1,0 +1,358 @@
+package p2p
+
+import (
+	"bytes"
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/kith-mesh/kith/p2p/coord"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+const (
+	rttSamples    = 5                // of which the median counts
+	maxHints      = 16               // read from one message
+	nearHints     = 6                // sent: the nearest to the receiver
+	randomHints   = 3                // sent besides
+	tellAgain     = 20 * time.Minute // before a member is hinted to the same peer again
+	maxUnmet      = 64               // members kept that one peer alone vouched for
+	maxFails      = 3                // dials in a row before a member is forgotten
+	firstBackoff  = 10 * time.Second
+	longestRefuse = 5 * time.Minute
+)
+
+// overlay decides: whom to exchange with, whom to link to, whom to forget. It
+// is pure: times come in, steps go out. One lock around it serves its callers.
+type overlay struct {
+	self   peer.ID
+	cfg    NeighbourhoodConfig
+	rng    *rand.Rand
+	space  *coord.Client
+	known  map[peer.ID]*contact
+	banned map[peer.ID]time.Time // forgotten because they could not be reached: no hint brings them back before
+
+	version int // of the set of links
+	inPlay  int // steps that were handed out and not answered
+	rounds  int // exchanges since the start
+	pace    time.Duration
+	nextRun time.Time
+}
+
+// contact is all that is known of one member.
+type contact struct {
+	id       peer.ID
+	coord    coord.Coordinate
+	capacity Capacity
+	record   []byte // signed peer record; nil: not told
+	seen     time.Time
+	via      peer.ID // who vouched for it; "" once we met it
+
+	connected, relayed bool
+	probe              bool      // we dialled it only to measure it
+	idle               time.Time // when we last exchanged with it
+	warm               bool      // an exchange went over this connection, so that the next is worth timing
+
+	rtts     []time.Duration
+	rtt      time.Duration // median of rtts; 0 if there is none
+	measured time.Time
+
+	busy    bool // a step is under way
+	fails   int
+	retry   time.Time // no dial before
+	refused time.Time // no proposal before
+	refuse  time.Duration
+
+	told         map[peer.ID]telling // hints that this peer gave us or had from us
+	shown        []byte              // the record of our own that it has
+	mine, theirs want
+	since        time.Time // of the link
+	term         time.Time // when another far link is drawn instead
+}
+
+// telling is when a member was hinted at over a connection, and by which record:
+// the same bytes don't travel twice. Records are shared, not copied.
+type telling struct {
+	at     time.Time
+	record []byte
+}
+
+// want is what one side holds a link for.
+type want uint8
+
+const (
+	wantNone want = iota
+	wantNear
+	wantFar
+)
+
+func (c *contact) linked() bool { return c.mine != wantNone || c.theirs != wantNone }
+
+// reachable: connected, or not known to be out of reach just now.
+func (c *contact) reachable(now time.Time) bool { return c.connected || !now.Before(c.retry) }
+
+func newOverlay(self peer.ID, cfg NeighbourhoodConfig, rng *rand.Rand) *overlay {
+	return &overlay{
+		self: self, cfg: cfg, rng: rng, space: coord.NewClient(rng), pace: cfg.Fast,
+		known: make(map[peer.ID]*contact), banned: make(map[peer.ID]time.Time),
+	}
+}
+
+// joined notes a new connection to a member.
+func (o *overlay) joined(id peer.ID, relayed bool, now time.Time) {
+	c := o.known[id]
+	if c == nil {
+		c = o.add(id, now)
+	}
+	if !c.connected {
+		c.told, c.warm, c.idle = make(map[peer.ID]telling), false, now
+	}
+	c.connected, c.relayed, c.via, c.seen = true, relayed, "", now
+	c.fails, c.retry = 0, time.Time{}
+	if near, _ := o.degree(); near < o.cfg.Near {
+		o.hurry(now)
+	}
+}
+
+// left notes that the last connection to a member ended, and with it its link.
+func (o *overlay) left(id peer.ID, now time.Time) {
+	c := o.known[id]
+	if c == nil || !c.connected {
+		return
+	}
+	if c.linked() {
+		o.unlink(c)
+		o.hurry(now)
+	}
+	c.connected, c.relayed, c.probe, c.warm, c.told, c.shown = false, false, false, false, nil, nil
+}
+
+// met takes what a peer told of itself.
+func (o *overlay) met(id peer.ID, at coord.Coordinate, capacity Capacity, now time.Time) {
+	c := o.known[id]
+	if c == nil {
+		return
+	}
+	c.seen, c.capacity = now, capacity
+	if at.Valid() {
+		c.coord = at
+	}
+}
+
+// timed takes a measured round trip.
+func (o *overlay) timed(id peer.ID, rtt time.Duration, now time.Time) {
+	c := o.known[id]
+	if c == nil || rtt < 0 || rtt > coord.MaxRTT {
+		return
+	}
+	c.rtts = append(c.rtts, max(rtt, time.Microsecond))
+	if len(c.rtts) > rttSamples {
+		c.rtts = c.rtts[1:]
+	}
+	c.rtt = slices.Sorted(slices.Values(c.rtts))[len(c.rtts)/2]
+	c.measured = now
+	if c.coord.Valid() {
+		// The only errors are of bounds that were checked above.
+		_, _ = o.space.Update(string(id), c.coord, rtt, now)
+	}
+}
+
+// failed notes that a member could not be reached.
+func (o *overlay) failed(id peer.ID, now time.Time) {
+	c := o.known[id]
+	if c == nil {
+		return
+	}
+	c.fails++
+	c.retry = now.Add(firstBackoff << min(c.fails, 6))
+	if c.connected {
+		return
+	}
+	if c.fails >= maxFails || c.via != "" {
+		o.forget(id)
+		o.banned[id] = now.Add(o.cfg.Expire / 3)
+	}
+}
+
+// hear takes a hint from a peer; record is verified. Whoever is new gets a place
+// only while the peer that vouches has not filled its share.
+func (o *overlay) hear(from, id peer.ID, record []byte, at coord.Coordinate, age time.Duration, now time.Time) {
+	if id == o.self {
+		return
+	}
+	seen := now.Add(-min(max(age, 0), o.cfg.Expire))
+	c := o.known[id]
+	if s := o.known[from]; s != nil && s.told != nil && len(s.told) < 4*o.cfg.Candidates {
+		t := telling{at: now, record: record}
+		if len(record) == 0 {
+			t.record = s.told[id].record
+		}
+		s.told[id] = t
+	}
+	if c == nil {
+		if len(record) == 0 || now.Before(o.banned[id]) || !now.Add(-o.cfg.Expire).Before(seen) || o.vouched(from) >= maxUnmet {
+			return
+		}
+		c = o.add(id, seen)
+		c.via = from
+		if o.pace > o.cfg.Fast && o.worthMeasuring(at) {
+			o.hurry(now)
+		}
+	}
+	if len(record) > 0 {
+		c.record = record
+	}
+	if seen.After(c.seen) {
+		c.seen = seen
+	}
+	if at.Valid() && !c.connected {
+		c.coord = at
+	}
+}
+
+func (o *overlay) vouched(by peer.ID) int {
+	n := 0
+	for _, c := range o.known {
+		if c.via == by {
+			n++
+		}
+	}
+	return n
+}
+
+// add makes room and a contact in it.
+func (o *overlay) add(id peer.ID, seen time.Time) *contact {
+	if len(o.known) >= o.cfg.Candidates {
+		o.evict()
+	}
+	c := &contact{id: id, seen: seen}
+	o.known[id] = c
+	return c
+}
+
+// evict forgets one that is neither connected nor linked: one of the far half,
+// drawn at random so that the rest stays a fair sample.
+func (o *overlay) evict() {
+	var spare []*contact
+	for _, c := range o.sorted() {
+		if !c.connected && !c.linked() && !c.busy {
+			spare = append(spare, c)
+		}
+	}
+	if len(spare) == 0 {
+		return // all are connected: the connection manager bounds those
+	}
+	byKey(spare, o.guess)
+	half := len(spare) / 2
+	o.forget(spare[half+o.rng.IntN(len(spare)-half)].id)
+}
+
+func (o *overlay) forget(id peer.ID) {
+	if c := o.known[id]; c != nil && c.linked() {
+		o.unlink(c)
+	}
+	delete(o.known, id)
+	o.space.Forget(string(id))
+}
+
+// expire forgets who was not met for long, and old measurements.
+func (o *overlay) expire(now time.Time) {
+	for id, c := range o.known {
+		switch {
+		case c.connected || c.busy:
+		case now.Sub(c.seen) >= o.cfg.Expire:
+			o.forget(id)
+		case now.Sub(c.measured) >= o.cfg.Expire:
+			c.rtts, c.rtt = nil, 0
+		}
+	}
+	for id, until := range o.banned {
+		if now.After(until) {
+			delete(o.banned, id)
+		}
+	}
+}
+
+// guess is the best idea of the round trip: measured, else predicted, else long.
+func (o *overlay) guess(c *contact) time.Duration {
+	if c.rtt > 0 {
+		return c.rtt
+	}
+	if c.coord.Valid() {
+		return o.space.DistanceTo(c.coord)
+	}
+	return coord.MaxRTT
+}
+
+// byKey sorts by a key that costs something to compute.
+func byKey(cs []*contact, key func(*contact) time.Duration) {
+	keys := make(map[*contact]time.Duration, len(cs))
+	for _, c := range cs {
+		keys[c] = key(c)
+	}
+	slices.SortStableFunc(cs, func(a, b *contact) int { return cmp.Compare(keys[a], keys[b]) })
+}
+
+// sorted lists the contacts in the order of their IDs, so that one seed gives
+// one sequence of choices.
+func (o *overlay) sorted() []*contact {
+	all := make([]*contact, 0, len(o.known))
+	for _, c := range o.known {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *contact) int { return cmp.Compare(a.id, b.id) })
+	return all
+}
+
+// hint is what one member is told of another.
+type hint struct {
+	id     peer.ID
+	record []byte
+	coord  coord.Coordinate
+	age    time.Duration
+}
+
+// hintsFor picks what to tell a peer: members near to where it stands, as long
+// as it stands somewhere, and a few at random; none that it knows from us.
+func (o *overlay) hintsFor(to peer.ID, now time.Time) []hint {
+	peerAt := o.known[to]
+	if peerAt == nil || peerAt.told == nil {
+		return nil
+	}
+	var fit []*contact
+	for _, c := range o.sorted() {
+		last, told := peerAt.told[c.id]
+		if c.id == to || len(c.record) == 0 || c.fails > 0 || told && now.Sub(last.at) < tellAgain {
+			continue
+		}
+		fit = append(fit, c)
+	}
+	o.rng.Shuffle(len(fit), func(i, j int) { fit[i], fit[j] = fit[j], fit[i] })
+	if where := peerAt.coord; where.Valid() && where.Error < 0.9 && len(fit) > randomHints {
+		byKey(fit[randomHints:], func(c *contact) time.Duration { return apart(where, c.coord) })
+	}
+	fit = fit[:min(len(fit), nearHints+randomHints)]
+	hints := make([]hint, 0, len(fit))
+	for _, c := range fit {
+		age := now.Sub(c.seen)
+		if c.connected {
+			age = 0
+		}
+		told := hint{id: c.id, record: c.record, coord: c.coord, age: age}
+		if bytes.Equal(peerAt.told[c.id].record, c.record) {
+			told.record = nil
+		}
+		hints = append(hints, told)
+		peerAt.told[c.id] = telling{at: now, record: c.record}
+	}
+	return hints
+}
+
+// apart is the predicted round trip between two others, long if unknown.
+func apart(a, b coord.Coordinate) time.Duration {
+	if d := a.DistanceTo(b); d > 0 {
+		return d
+	}
+	return coord.MaxRTT
+}
