@@ -1,0 +1,92 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ipfs/boxo/verifcid"
+	blockformat "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+)
+
+// MaxBlock is the largest block that is stored, served or fetched, in bytes.
+const MaxBlock = 2 << 20
+
+// key is a block's multihash: CIDs that differ only in codec share a block.
+type key string
+
+func keyOf(c cid.Cid) key { return key(c.Hash()) }
+
+// blocks keeps bytes under their multihash. It neither hashes nor counts:
+// Store does. Implementations are safe for concurrent use, except that the
+// caller never deletes a key while it is being put.
+type blocks interface {
+	get(ctx context.Context, k key) ([]byte, error) // ErrNotFound when absent
+	size(ctx context.Context, k key) (int, error)   // ErrNotFound when absent
+	// put returns once the bytes survive a crash.
+	put(ctx context.Context, k key, data []byte) error
+	// batch collects puts that become readable and durable at commit. The
+	// bytes given to it must not change afterwards.
+	batch(ctx context.Context) (batch, error)
+	delete(ctx context.Context, k key) error
+	// each calls f for every key until f fails.
+	each(ctx context.Context, f func(k key) error) error
+	used(ctx context.Context) (int64, error) // bytes
+	close() error
+}
+
+type batch interface {
+	put(ctx context.Context, k key, data []byte) error
+	commit(ctx context.Context) error
+	discard(ctx context.Context) error
+}
+
+// CheckCID refuses a CID whose hash or codec the store can't handle.
+func CheckCID(c cid.Cid) error {
+	if !c.Defined() {
+		return fmt.Errorf("an empty CID: %w", ErrNode)
+	}
+	if err := verifcid.ValidateCid(verifcid.DefaultAllowlist, c); err != nil {
+		return fmt.Errorf("cid %s: %w: %w", c, err, ErrNode)
+	}
+	switch c.Prefix().Codec {
+	case cid.Raw, cid.DagProtobuf:
+		return nil
+	}
+	return fmt.Errorf("cid %s has codec 0x%x; raw and dag-pb are stored: %w", c, c.Prefix().Codec, ErrNode)
+}
+
+// Verify reports whether data hashes to c.
+func Verify(c cid.Cid, data []byte) error {
+	if len(data) > MaxBlock {
+		return fmt.Errorf("block %s has %d bytes, at most %d are stored: %w", c, len(data), MaxBlock, ErrNode)
+	}
+	if err := CheckCID(c); err != nil {
+		return err
+	}
+	got, err := c.Prefix().Sum(data)
+	if err != nil {
+		return fmt.Errorf("hash block %s: %w", c, err)
+	}
+	if !got.Equals(c) {
+		return fmt.Errorf("block %s: %w", c, ErrCorrupt)
+	}
+	return nil
+}
+
+// identity returns the bytes that an identity CID carries in itself.
+func identity(c cid.Cid) ([]byte, bool) {
+	if c.Prefix().MhType != mh.IDENTITY {
+		return nil, false
+	}
+	d, err := mh.Decode(c.Hash())
+	if err != nil {
+		return nil, false
+	}
+	return d.Digest, true
+}
+
+func newBlock(c cid.Cid, data []byte) (blockformat.Block, error) {
+	return blockformat.NewBlockWithCid(data, c)
+}

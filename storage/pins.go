@@ -1,0 +1,137 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Owner says for whom something is kept: "user", "upload", "job:<id>".
+type Owner string
+
+// User is who added or pinned by hand.
+const User Owner = "user"
+
+// Pin keeps a root from the collector for its owner.
+type Pin struct {
+	Root  cid.Cid
+	Owner Owner
+	Until time.Time // zero: forever
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return max(t.UnixMilli(), 1)
+}
+
+// Pin keeps root, which must be complete, until the given time or, if it is
+// zero, until it is unpinned. A second pin of one owner replaces the first. A
+// root that is new here gets the audience Mesh; see Share.
+func (s *Store) Pin(ctx context.Context, root cid.Cid, owner Owner, until time.Time) error {
+	if err := CheckCID(root); err != nil {
+		return err
+	}
+	if owner == "" {
+		return fmt.Errorf("pin %s: no owner", root)
+	}
+	defer s.Use(root)()
+	r := Root{CID: root, Audience: Job}
+	if _, err := s.Root(ctx, root); err != nil {
+		r.Audience = Mesh
+		e, err := s.Stat(ctx, root, "")
+		if err != nil {
+			return fmt.Errorf("pin %s: %w", root, err)
+		}
+		r.Size = e.Size
+	}
+	return s.pin(ctx, r, owner, until)
+}
+
+// pin indexes and pins; the caller holds Use. The index comes first: a pinned
+// root is always indexed whole.
+func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) error {
+	id, err := s.ensureRoot(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := s.indexDAG(ctx, id, r.CID); err != nil {
+		return fmt.Errorf("pin %s: %w", r.CID, err)
+	}
+	_, err = s.db.ExecContext(ctx, `INSERT INTO storage_pins (root, owner, until) VALUES (?, ?, ?)
+		ON CONFLICT (root, owner) DO UPDATE SET until = excluded.until`, id, string(owner), millis(until))
+	if err != nil {
+		return fmt.Errorf("pin %s: %w", r.CID, err)
+	}
+	return nil
+}
+
+// Share widens a root's audience; it never narrows one, since what was served
+// can't be taken back.
+func (s *Store) Share(ctx context.Context, root cid.Cid, a Audience) error {
+	if _, err := s.Root(ctx, root); err != nil {
+		return err
+	}
+	defer s.Use(root)()
+	_, err := s.ensureRoot(ctx, Root{CID: root, Audience: a})
+	return err
+}
+
+// Unpin ends an owner's pin, or fails with ErrNotFound.
+func (s *Store) Unpin(ctx context.Context, root cid.Cid, owner Owner) error {
+	res, err := s.db.ExecContext(ctx, `DELETE FROM storage_pins WHERE owner = ? AND root IN (SELECT id FROM storage_roots WHERE cid = ?)`,
+		string(owner), root.Bytes())
+	if err != nil {
+		return fmt.Errorf("unpin %s: %w", root, err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return fmt.Errorf("unpin %s: %w", root, err)
+	}
+	if n == 0 {
+		return fmt.Errorf("pin of %s by %q: %w", root, owner, ErrNotFound)
+	}
+	return nil
+}
+
+// ReleaseOwner ends all pins of an owner.
+func (s *Store) ReleaseOwner(ctx context.Context, owner Owner) error {
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM storage_pins WHERE owner = ?`, string(owner)); err != nil {
+		return fmt.Errorf("release pins of %q: %w", owner, err)
+	}
+	return nil
+}
+
+// Pins lists the pins that have not expired.
+func (s *Store) Pins(ctx context.Context) ([]Pin, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT r.cid, p.owner, p.until FROM storage_pins p JOIN storage_roots r ON r.id = p.root
+		WHERE p.until = 0 OR p.until > ? ORDER BY r.added, r.id, p.owner`, s.cfg.Now().UnixMilli())
+	if err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	defer rows.Close()
+	var out []Pin
+	for rows.Next() {
+		var p Pin
+		var raw []byte
+		var until sql.NullInt64
+		if err := rows.Scan(&raw, &p.Owner, &until); err != nil {
+			return nil, fmt.Errorf("list pins: %w", err)
+		}
+		if p.Root, err = cid.Cast(raw); err != nil {
+			return nil, fmt.Errorf("list pins: %w", err)
+		}
+		if until.Int64 != 0 {
+			p.Until = time.UnixMilli(until.Int64)
+		}
+		out = append(out, p)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	return out, nil
+}

@@ -1,0 +1,270 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Config of a store.
+type Config struct {
+	// Dir is the folder for blocks, made if absent. One process at a time may
+	// open it. Empty keeps blocks in memory.
+	Dir string
+	// DB is the shared SQLite database; the store makes its own tables in it.
+	DB *sql.DB
+	// MaxBytes is what blocks may take; 0 is no limit but the disk's.
+	MaxBytes int64
+	// MinFree is what writes leave free on the disk. Default 256 MiB.
+	MinFree int64
+	// Now is the wall clock, for pins' expiry. Default time.Now.
+	Now func() time.Time
+	// Log gets what no caller would hear of. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+func (c Config) filled() (Config, error) {
+	if c.MinFree == 0 {
+		c.MinFree = 256 << 20
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	var errs []error
+	if c.DB == nil {
+		errs = append(errs, errors.New("no database: set DB"))
+	}
+	if c.MaxBytes < 0 {
+		errs = append(errs, fmt.Errorf("MaxBytes is %d: want 0 for no limit, or bytes", c.MaxBytes))
+	}
+	if c.MinFree < 0 {
+		errs = append(errs, fmt.Errorf("MinFree is %d: want bytes", c.MinFree))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("storage config: %w", err)
+	}
+	return c, nil
+}
+
+// Store is a node's data. It is safe for concurrent use.
+type Store struct {
+	cfg    Config
+	blocks blocks
+	db     *sql.DB
+
+	// mu guards the protected sets below against the collector: whoever adds
+	// to them, or relies on a block being there, holds it shared; a chunk of
+	// deletions holds it alone. Never wait for the database while holding it.
+	mu       sync.RWMutex
+	sessions map[*Session]struct{}
+	usesMu   sync.Mutex // within mu
+	uses     map[cid.Cid]int
+	late     []cid.Cid // roots protected since the collector marked
+	marking  bool
+
+	damagedMu sync.Mutex
+	damaged   map[key]struct{} // stored bytes that a read found wrong; a put replaces them
+
+	gcMu   sync.Mutex // one collection at a time
+	quota  quota
+	closed atomic.Bool
+}
+
+// Open opens the store, and repairs what a crash left.
+func Open(cfg Config) (*Store, error) {
+	cfg, err := cfg.filled()
+	if err != nil {
+		return nil, err
+	}
+	if err := migrate(context.Background(), cfg.DB); err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, db: cfg.DB, sessions: map[*Session]struct{}{}, uses: map[cid.Cid]int{}, damaged: map[key]struct{}{}}
+	if cfg.Dir == "" {
+		s.blocks = newMem()
+	} else if s.blocks, err = openFlat(cfg.Dir); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the store; the database stays open, since it is shared. Sessions
+// and readers fail from then on.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.gcMu.Lock() // wait for a collection
+	defer s.gcMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blocks.close()
+}
+
+// Get returns a block that hashes to c, or ErrNotFound, or ErrCorrupt. The
+// bytes are shared: do not change them.
+func (s *Store) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	if err := CheckCID(c); err != nil {
+		return nil, err
+	}
+	if d, ok := identity(c); ok {
+		return d, nil
+	}
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	d, err := s.blocks.get(ctx, keyOf(c))
+	if err != nil {
+		return nil, fmt.Errorf("read block %s: %w", c, err)
+	}
+	if err := Verify(c, d); err != nil {
+		s.cfg.Log.Error("stored block is damaged", "cid", c.String())
+		s.setDamaged(keyOf(c), true)
+		return nil, err
+	}
+	return d, nil
+}
+
+// Size returns a stored block's length, or ErrNotFound. It does not verify, but
+// a block that a read found damaged is not there for it.
+func (s *Store) Size(ctx context.Context, c cid.Cid) (int, error) {
+	if err := CheckCID(c); err != nil {
+		return 0, err
+	}
+	if d, ok := identity(c); ok {
+		return len(d), nil
+	}
+	if s.closed.Load() {
+		return 0, ErrClosed
+	}
+	if s.isDamaged(keyOf(c)) {
+		return 0, notFound(c)
+	}
+	n, err := s.blocks.size(ctx, keyOf(c))
+	if err != nil {
+		return 0, fmt.Errorf("find block %s: %w", c, err)
+	}
+	return n, nil
+}
+
+func (s *Store) isDamaged(k key) bool {
+	s.damagedMu.Lock()
+	defer s.damagedMu.Unlock()
+	_, ok := s.damaged[k]
+	return ok
+}
+
+func (s *Store) setDamaged(k key, bad bool) {
+	s.damagedMu.Lock()
+	defer s.damagedMu.Unlock()
+	if bad {
+		s.damaged[k] = struct{}{}
+	} else {
+		delete(s.damaged, k)
+	}
+}
+
+// Has reports whether the block is stored. It does not verify.
+func (s *Store) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	_, err := s.Size(ctx, c)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Use keeps the collector from all that is stored under the roots until
+// release is called; calling it again does nothing.
+func (s *Store) Use(roots ...cid.Cid) (release func()) {
+	s.mu.RLock()
+	s.usesMu.Lock()
+	for _, r := range roots {
+		s.uses[r]++
+	}
+	if s.marking {
+		s.late = append(s.late, roots...)
+	}
+	s.usesMu.Unlock()
+	s.mu.RUnlock()
+	return sync.OnceFunc(func() {
+		s.usesMu.Lock()
+		defer s.usesMu.Unlock()
+		for _, r := range roots {
+			if s.uses[r]--; s.uses[r] <= 0 {
+				delete(s.uses, r)
+			}
+		}
+	})
+}
+
+// fill gives p what is stored. missing is called for a block that is not; it
+// returns false to stop. Damaged inner nodes count as missing.
+func (s *Store) fill(ctx context.Context, p *Plan, each func(c cid.Cid, length int), missing func(c cid.Cid) bool) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, ok := p.Next()
+		if !ok {
+			return nil
+		}
+		length, data, err := s.glance(ctx, n)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
+			if !missing(n.CID) {
+				return nil
+			}
+			p.drop(n.CID)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if each != nil {
+			each(n.CID, length)
+		}
+		if err := p.Got(n.CID, length, data); err != nil {
+			return err
+		}
+	}
+}
+
+// glance reads an inner node, but of a leaf only its length.
+func (s *Store) glance(ctx context.Context, n Need) (int, []byte, error) {
+	if n.Leaf {
+		length, err := s.Size(ctx, n.CID)
+		if err == nil && n.Size >= 0 && int64(length) != n.Size {
+			err = fmt.Errorf("block %s has %d bytes, its parent says %d: %w", n.CID, length, n.Size, ErrCorrupt)
+		}
+		return length, nil, err
+	}
+	data, err := s.Get(ctx, n.CID)
+	return len(data), data, err
+}
+
+// Complete reports whether all blocks of root are stored.
+func (s *Store) Complete(ctx context.Context, root cid.Cid) bool {
+	ok, err := s.CompleteSpan(ctx, Whole(root))
+	return ok && err == nil
+}
+
+// CompleteSpan reports whether all blocks that the span needs are stored. A
+// span that what is stored contradicts is an error.
+func (s *Store) CompleteSpan(ctx context.Context, span Span) (bool, error) {
+	p, err := NewPlan(span)
+	if err != nil {
+		return false, err
+	}
+	all := true
+	err = s.fill(ctx, p, nil, func(cid.Cid) bool { all = false; return false })
+	return all && err == nil, err
+}
