@@ -38,10 +38,10 @@ type jobSpec struct {
 	} `json:"reduce,omitempty" doc:"a second stage over all outputs"`
 	Resources *struct {
 		CPU     float64 `json:"cpu,omitempty" doc:"cores"`
-		Memory  any     `json:"memory,omitempty" example:"256Mi"`
+		Memory  any     `json:"memory,omitempty" doc:"bytes, or text such as 256Mi"`
 		Timeout string  `json:"timeout,omitempty" example:"60s"`
 		CPUTime string  `json:"cpuTime,omitempty"`
-		Output  any     `json:"output,omitempty" example:"64Mi"`
+		Output  any     `json:"output,omitempty" doc:"bytes of output, or text such as 64Mi"`
 	} `json:"resources,omitempty" doc:"of one task"`
 	Locality *struct {
 		MaxRTT string `json:"maxRTT,omitempty" example:"80ms"`
@@ -68,11 +68,11 @@ func ParseSpec(text []byte) (tasks.Spec, error) {
 	if err == nil {
 		return spec, nil
 	}
-	e := Invalid("'kith submit --help' shows a spec", "job spec not valid: %v", err)
-	var many interface{ Unwrap() []error }
-	if errors.As(err, &many) {
-		for _, fault := range many.Unwrap() {
-			e.Faults = append(e.Faults, fault.Error())
+	e := Invalid("'kith submit --help' shows a spec", "%v", err)
+	var faulty *tasks.SpecError
+	if errors.As(err, &faulty) {
+		for _, fault := range faulty.Faults {
+			e.Faults = append(e.Faults, fault.String())
 		}
 	}
 	e.Code = uint32(tasks.BadSpec)

@@ -19,7 +19,6 @@ const (
 	MaxSpec  = tasks.MaxSpecBytes
 	MaxPage  = 1000 // tasks in one answer
 	idLength = 52   // characters of a whole job ID
-	idPrefix = 4    // the fewest that abbreviate one
 )
 
 // Submitted is the answer to a job that was taken.
@@ -91,9 +90,9 @@ func (s *Server) resultRoutes() {
 		return route{method: "GET", path: path, id: id, tag: "jobs", summary: summary, needs: "results", missing: b == nil || s.cfg.Backend.Jobs == nil}
 	}
 	type page struct {
-		jobInput
-		Offset int `query:"offset" minimum:"0" maximum:"100000000"`
-		Limit  int `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
+		ID     string `path:"id" minLength:"4" maxLength:"64" doc:"a job's ID, or a beginning of it that no other has"`
+		Offset int    `query:"offset" minimum:"0" maximum:"100000000"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
 	}
 	handle(s, results("/api/v1/jobs/{id}/tasks", "tasks", "A job's tasks and where they ran"),
 		func(ctx context.Context, in *page) (TaskPage, error) {
@@ -108,7 +107,7 @@ func (s *Server) resultRoutes() {
 			return TaskPage{items, total}, err
 		})
 	type logs struct {
-		jobInput
+		ID    string `path:"id" minLength:"4" maxLength:"64" doc:"a job's ID, or a beginning of it that no other has"`
 		Stage string `query:"stage" enum:"map,reduce" default:"map"`
 		Index uint32 `query:"index" doc:"the task's number"`
 	}

@@ -30,7 +30,7 @@ func (s *Server) pinRoutes() {
 		CID string `path:"cid" doc:"root CID"`
 	}
 	type pin struct {
-		one
+		CID  string `path:"cid" doc:"root CID"`
 		Keep string `query:"keep" doc:"a duration; empty: for ever"`
 	}
 	r := pins("PUT", "/api/v1/data/{cid}/pin", "pin", "Fetch content whole and keep it")
