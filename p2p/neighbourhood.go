@@ -153,6 +153,9 @@ func (n *neighbourhood) tell() {
 }
 
 func (n *neighbourhood) do(ctx context.Context, s step) {
+	if s.do == stepMeet || s.do == stepPropose {
+		n.refresh(s.id)
+	}
 	switch s.do {
 	case stepMeet:
 		n.meet(ctx, s.id)
@@ -162,6 +165,23 @@ func (n *neighbourhood) do(ctx context.Context, s step) {
 		n.release(ctx, s.id)
 	case stepHangUp:
 		n.hangUp(s.id)
+	}
+}
+
+// refresh has the addresses of a member that is not connected taken again: those
+// that nobody confirmed lapse.
+func (n *neighbourhood) refresh(id peer.ID) {
+	var record []byte
+	n.with(func(o *overlay, _ time.Time) {
+		if c := o.known[id]; c != nil && !c.connected {
+			record = c.record
+		}
+	})
+	if len(record) == 0 {
+		return
+	}
+	if _, err := n.h.Learn(record); err != nil {
+		n.h.log.Debug("peer record not taken again", "peer", id, "err", err)
 	}
 }
 

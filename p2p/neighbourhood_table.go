@@ -19,7 +19,7 @@ const (
 	tellAgain     = 20 * time.Minute // before a member is hinted to the same peer again
 	maxUnmet      = 64               // members kept that one peer alone vouched for
 	maxFails      = 3                // dials in a row before a member is forgotten
-	firstBackoff  = 10 * time.Second
+	dialBackoff   = 10 * time.Second
 	longestRefuse = 5 * time.Minute
 )
 
@@ -165,7 +165,7 @@ func (o *overlay) failed(id peer.ID, now time.Time) {
 		return
 	}
 	c.fails++
-	c.retry = now.Add(firstBackoff << min(c.fails, 6))
+	c.retry = now.Add(dialBackoff << min(c.fails, 6))
 	if c.connected {
 		return
 	}
