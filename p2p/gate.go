@@ -1,0 +1,329 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/p2p/coord"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// ErrStranger says that a peer has shown no valid token.
+var ErrStranger = errors.New("the peer is not a member of this mesh")
+
+// strangerMost is how long a stranger who is being served may stay, unless
+// KeepStrangers says otherwise.
+const strangerMost = 30 * time.Second
+
+// gate knows who of the connected peers is a member. Every connection begins
+// with hello; a peer without one is a stranger, and soon closed.
+type gate struct {
+	h *Host
+
+	mu        sync.Mutex
+	peers     map[peer.ID]*passage
+	strangers int // inbound passages that are not members
+	queue     []memberEvent
+	wake      chan struct{} // holds one when queue is not empty
+
+	watchers []func(peer.ID, bool)
+	keepers  []func(peer.ID) bool
+}
+
+// passage is one connected peer's state. It goes from waiting to member or
+// stranger; a stranger may still become a member.
+type passage struct {
+	inbound bool
+	done    chan struct{} // closed when waiting ends
+	settled bool
+	member  bool
+	why     error // for a stranger
+
+	token    auth.Token
+	grant    auth.Grant
+	agent    string
+	capacity Capacity
+	coord    coord.Coordinate
+	since    time.Time
+}
+
+func (p *passage) settle() {
+	if !p.settled {
+		p.settled = true
+		close(p.done)
+	}
+}
+
+type memberEvent struct {
+	id     peer.ID
+	joined bool
+}
+
+func newGate(h *Host) *gate {
+	return &gate{h: h, peers: map[peer.ID]*passage{}, wake: make(chan struct{}, 1)}
+}
+
+func (g *gate) start() {
+	g.h.raw.Network().Notify(&network.NotifyBundle{ConnectedF: g.connected, DisconnectedF: g.disconnected})
+}
+
+// OnMember calls f, in order, for each peer that becomes a member or ceases to
+// be a connected one. f must not block. Call it before Run.
+func (h *Host) OnMember(f func(id peer.ID, joined bool)) {
+	h.gate.mu.Lock()
+	defer h.gate.mu.Unlock()
+	h.gate.watchers = append(h.gate.watchers, f)
+}
+
+// KeepStrangers asks f before a stranger is closed: true keeps it for another
+// StrangerTime, because something public is being moved to or from it.
+func (h *Host) KeepStrangers(f func(peer.ID) bool) {
+	h.gate.mu.Lock()
+	defer h.gate.mu.Unlock()
+	h.gate.keepers = append(h.gate.keepers, f)
+}
+
+func (g *gate) connected(_ network.Network, c network.Conn) {
+	id, outbound := c.RemotePeer(), c.Stat().Direction == network.DirOutbound
+	g.mu.Lock()
+	p := g.peers[id]
+	fresh := p == nil
+	if fresh {
+		if !outbound && g.strangers >= g.h.cfg.MaxStrangers {
+			g.mu.Unlock()
+			g.h.metrics.turnedAway()
+			go0(g.h, func() { _ = c.CloseWithError(network.ConnResourceLimitExceeded) })
+			return
+		}
+		p = g.add(id, !outbound)
+	}
+	g.mu.Unlock()
+	if outbound {
+		g.h.tasks.spawn(func(ctx context.Context) { g.greet(ctx, id) })
+	}
+	if fresh {
+		g.h.tasks.spawn(func(ctx context.Context) { g.watch(ctx, id, p) })
+	}
+}
+
+func (g *gate) add(id peer.ID, inbound bool) *passage {
+	p := &passage{inbound: inbound, done: make(chan struct{})}
+	g.peers[id] = p
+	if inbound {
+		g.strangers++
+	}
+	return p
+}
+
+func (g *gate) disconnected(_ network.Network, c network.Conn) { g.reap(c.RemotePeer()) }
+
+// reap forgets a peer that has no connection left.
+func (g *gate) reap(id peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	if p == nil || len(g.h.raw.Network().ConnsToPeer(id)) > 0 {
+		return
+	}
+	delete(g.peers, id)
+	if p.inbound && !p.member {
+		g.strangers--
+	}
+	if p.member {
+		g.notify(id, false)
+	}
+	p.member = false
+	if p.why == nil {
+		p.why = network.ErrNoConn
+	}
+	p.settle()
+}
+
+// notify queues an event; deliver passes them on outside the lock, in order.
+func (g *gate) notify(id peer.ID, joined bool) {
+	g.queue = append(g.queue, memberEvent{id, joined})
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (g *gate) deliver(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.wake:
+		}
+		g.mu.Lock()
+		events, watchers := g.queue, g.watchers
+		g.queue = nil
+		g.mu.Unlock()
+		for _, e := range events {
+			for _, f := range watchers {
+				f(e.id, e.joined)
+			}
+		}
+	}
+}
+
+// watch waits for hello, and closes the peer that has not become a member in
+// time.
+func (g *gate) watch(ctx context.Context, id peer.ID, p *passage) {
+	timer := time.NewTimer(StrangerTime)
+	defer timer.Stop()
+	for begun := time.Now(); ; timer.Reset(StrangerTime) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.done:
+			g.mu.Lock()
+			member, gone := p.member, g.peers[id] != p
+			g.mu.Unlock()
+			if member || gone {
+				return
+			}
+			select { // a stranger: it has what is left of its time
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+		case <-timer.C:
+		}
+		g.mu.Lock()
+		member, gone := p.member, g.peers[id] != p
+		if !member && !gone {
+			if p.why == nil {
+				p.why = fmt.Errorf("%w: it did not say hello within %s", ErrStranger, StrangerTime)
+			}
+			p.settle()
+		}
+		keepers := g.keepers
+		g.mu.Unlock()
+		if member || gone {
+			return
+		}
+		kept := time.Since(begun) < strangerMost && g.served(id)
+		for _, keep := range keepers {
+			kept = kept || keep(id)
+		}
+		if !kept {
+			g.h.metrics.strangerClosed()
+			g.h.log.Debug("closing a stranger", "peer", id, "why", p.why)
+			_ = g.h.raw.Network().ClosePeer(id)
+			return
+		}
+	}
+}
+
+// served reports whether one of the protocols that strangers may use is open.
+func (g *gate) served(id peer.ID) bool {
+	for _, c := range g.h.raw.Network().ConnsToPeer(id) {
+		for _, s := range c.GetStreams() {
+			if p, ok := g.h.protos.get(s.Protocol()); ok && p.Open || s.Protocol() == hopProtocol {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+const hopProtocol = "/libp2p/circuit/relay/0.2.0/hop"
+
+// admit records a verified hello.
+func (g *gate) admit(id peer.ID, hi hello, grant auth.Grant) {
+	g.mu.Lock()
+	p := g.peers[id]
+	if p == nil {
+		p = g.add(id, true)
+	}
+	if !p.member {
+		if p.inbound {
+			g.strangers--
+		}
+		p.member, p.since = true, g.h.now()
+		g.notify(id, true)
+	}
+	p.token, p.grant, p.agent, p.why = hi.token, grant, hi.agent, nil
+	p.capacity = hi.capacity
+	if hi.coord.Valid() {
+		p.coord = hi.coord
+	}
+	p.settle()
+	g.mu.Unlock()
+	g.reap(id) // it may have gone while its token was verified
+	g.h.raw.ConnManager().TagPeer(id, "member", 20)
+}
+
+// refuse records why a peer is no member, and takes membership away from one
+// that was.
+func (g *gate) refuse(id peer.ID, why error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	if p == nil {
+		return
+	}
+	if p.member {
+		p.member = false
+		if p.inbound {
+			g.strangers++
+		}
+		g.notify(id, false)
+	}
+	p.why = why
+	p.settle()
+}
+
+func (g *gate) isMember(id peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.peers[id]
+	return p != nil && p.member
+}
+
+// wait blocks until a connected peer is known to be a member, at most
+// StrangerTime, and says why it is not.
+func (g *gate) wait(ctx context.Context, id peer.ID) error {
+	g.mu.Lock()
+	p := g.peers[id]
+	if p == nil {
+		g.mu.Unlock()
+		return network.ErrNoConn
+	}
+	if p.settled {
+		defer g.mu.Unlock()
+		return p.verdict()
+	}
+	g.mu.Unlock()
+	timer := time.NewTimer(StrangerTime)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		return fmt.Errorf("%w: it did not say hello within %s", ErrStranger, StrangerTime)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-g.h.tasks.ctx.Done():
+		return context.Canceled
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return p.verdict()
+}
+
+func (p *passage) verdict() error {
+	if p.member {
+		return nil
+	}
+	if p.why == nil {
+		return ErrStranger
+	}
+	return p.why
+}
