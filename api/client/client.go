@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -29,8 +30,16 @@ type Client struct {
 }
 
 // New returns a client of the API at host:port. Nothing is sent before the
-// first call.
-func New(address, token string) *Client {
+// first call. An address that names every interface, as a listener's may, is
+// taken as this machine.
+func New(address, token string) (*Client, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("API address %q is not host:port such as 127.0.0.1:7770: %w", address, err)
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || (err == nil && ip.IsUnspecified()) {
+		address = net.JoinHostPort("127.0.0.1", port)
+	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	return &Client{address: address, token: token, http: &http.Client{
 		Transport: &http.Transport{ // no proxy: a token for loopback must not travel
@@ -40,7 +49,7 @@ func New(address, token string) *Client {
 			MaxIdleConnsPerHost:   4,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the API does not redirect") },
-	}}
+	}}, nil
 }
 
 // Address is the host:port that the client talks to.

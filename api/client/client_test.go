@@ -25,6 +25,28 @@ import (
 
 const token = "0123456789abcdef"
 
+func dial(t *testing.T, address, token string) *client.Client {
+	t.Helper()
+	c, err := client.New(address, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:1": "127.0.0.1:1", "0.0.0.0:7770": "127.0.0.1:7770", "[::]:7770": "127.0.0.1:7770", ":7770": "127.0.0.1:7770", "node1:80": "node1:80",
+	} {
+		if got := dial(t, address, token).Address(); got != want {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+	if _, err := client.New("nowhere", token); err == nil {
+		t.Error("want an error")
+	}
+}
+
 // pair is a client of a real server over an in-memory node.
 func pair(t *testing.T, change func(*api.Backend)) (*client.Client, *memory.Node) {
 	t.Helper()
@@ -38,7 +60,7 @@ func pair(t *testing.T, change func(*api.Backend)) (*client.Client, *memory.Node
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(s.Handler())
-	c := client.New(strings.TrimPrefix(srv.URL, "http://"), token)
+	c := dial(t, srv.Listener.Addr().String(), token)
 	t.Cleanup(func() {
 		c.Close()
 		srv.Close()
@@ -54,7 +76,10 @@ func Example() {
 	srv := httptest.NewServer(s.Handler())
 	defer srv.Close()
 
-	c := client.New(srv.Listener.Addr().String(), token)
+	c, err := client.New(srv.Listener.Addr().String(), token)
+	if err != nil {
+		panic(err)
+	}
 	defer c.Close()
 	ctx := context.Background()
 	root, err := c.AddFile(ctx, strings.NewReader("near work first\n"), -1, api.AddOptions{Name: "motto.txt"})
@@ -161,7 +186,7 @@ func TestAddRefuses(t *testing.T) {
 func TestGetStaysInside(t *testing.T) {
 	for _, evil := range []string{"content/../../evil", "../evil", "/tmp/evil", "content/link"} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(evilTar(t, evil)) }))
-		c := client.New(strings.TrimPrefix(srv.URL, "http://"), token)
+		c := dial(t, srv.Listener.Addr().String(), token)
 		dir := t.TempDir()
 		err := c.Get(t.Context(), "x", "", filepath.Join(dir, "sub"), nil)
 		if err == nil || !strings.Contains(err.Error(), "not inside it") {
@@ -268,8 +293,8 @@ func TestClasses(t *testing.T) {
 		f    func() error
 		want client.Class
 	}{
-		{"nobody there", func() error { return client.New(nobody, token).Ready(ctx) }, client.NotReachable},
-		{"wrong token", func() error { _, err := client.New(good.Address(), "nope").Status(ctx); return err }, client.Refused},
+		{"nobody there", func() error { return dial(t, nobody, token).Ready(ctx) }, client.NotReachable},
+		{"wrong token", func() error { _, err := dial(t, good.Address(), "nope").Status(ctx); return err }, client.Refused},
 		{"not served", func() error { _, err := good.Doctor(ctx); return err }, client.Refused},
 		{"not found", func() error { _, err := good.Job(ctx, "zzzzzz"); return err }, client.Failed},
 		{"bad ID", func() error { _, err := good.Job(ctx, "z"); return err }, client.Usage},
@@ -291,7 +316,7 @@ func TestStrangers(t *testing.T) {
 		http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
 	}))
 	defer srv.Close()
-	c := client.New(strings.TrimPrefix(srv.URL, "http://"), token)
+	c := dial(t, srv.Listener.Addr().String(), token)
 	defer c.Close()
 	if _, err := c.ID(t.Context()); err == nil || !strings.Contains(err.Error(), "same version") {
 		t.Error(err)

@@ -48,7 +48,7 @@ func TestResolve(t *testing.T) {
 	if !slices.Equal(told, []string{"program", "inputs[0].source"}) {
 		t.Errorf("stored %q: the same path is stored once", told)
 	}
-	if !client.IsCID(string(got.Program)) || got.Reduce.Program != got.Program || !client.IsCID(string(got.Inputs[0].Source)) || got.Inputs[1].Source != there {
+	if !tasks.IsCID(string(got.Program)) || got.Reduce.Program != got.Program || !tasks.IsCID(string(got.Inputs[0].Source)) || got.Inputs[1].Source != there {
 		t.Errorf("resolved %+v %+v", got, got.Reduce)
 	}
 	if spec.Program != "./p.wasm" || spec.Inputs[0].Source != "in" || spec.Reduce.Program == got.Program {

@@ -7,22 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-
-	"github.com/ipfs/go-cid"
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/tasks"
 )
-
-// IsCID reports whether text is a CID and not a path.
-func IsCID(text string) bool {
-	if strings.ContainsAny(text, `/\.`) {
-		return false
-	}
-	_, err := cid.Decode(text)
-	return err == nil
-}
 
 // Resolve stores what a spec names by local paths, relative to dir, for the
 // audience of jobs, and returns the spec with CIDs in their place. A path that
@@ -47,7 +35,7 @@ func (c *Client) Resolve(ctx context.Context, spec tasks.Spec, dir string, start
 	// Every path is looked at before the first is sent.
 	var faults []error
 	for _, p := range places {
-		if text := string(*p.cid); text != "" && !IsCID(text) {
+		if text := string(*p.cid); text != "" && !tasks.IsCID(text) {
 			faults = append(faults, checkPath(p.what, at(dir, text), p.file))
 		}
 	}
@@ -57,7 +45,7 @@ func (c *Client) Resolve(ctx context.Context, spec tasks.Spec, dir string, start
 	stored := map[string]tasks.CID{}
 	for _, p := range places {
 		text := string(*p.cid)
-		if text == "" || IsCID(text) {
+		if text == "" || tasks.IsCID(text) {
 			continue
 		}
 		path := at(dir, text)
