@@ -35,6 +35,13 @@ const (
 	StageReduce Stage = 1
 )
 
+func (s Stage) String() string {
+	if s == StageReduce {
+		return "reduce"
+	}
+	return "map"
+}
+
 // Job is a spec that an origin holds. It is durable before its ID is shown.
 type Job struct {
 	ID         JobID
@@ -58,6 +65,24 @@ const (
 	Failed     State = 5
 	Cancelled  State = 6
 )
+
+func (s State) String() string {
+	switch s {
+	case Splitting:
+		return "splitting"
+	case Running:
+		return "running"
+	case Assembling:
+		return "assembling"
+	case Done:
+		return "done"
+	case Failed:
+		return "failed"
+	case Cancelled:
+		return "cancelled"
+	}
+	return "unknown"
+}
 
 // Over reports whether no event moves the job any more.
 func (s State) Over() bool { return s >= Done }

@@ -1,6 +1,8 @@
 package tasks
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -45,4 +47,56 @@ type OriginConfig struct {
 	Reannounce    time.Duration // at the least between offers once the radius is full; 1 s, doubling to MaxReannounce
 	MaxReannounce time.Duration // 1 min
 	MaxWorkers    int           // peers remembered; 4096
+}
+
+func (c OriginConfig) withDefaults() OriginConfig {
+	fill(&c.Radius, 50*time.Millisecond)
+	fill(&c.MaxRadius, time.Second)
+	fill(&c.MinBids, 8)
+	fill(&c.Probes, 8)
+	fill(&c.Batch, 2*time.Second)
+	fill(&c.MaxBatch, 256)
+	fill(&c.MinLease, 5*time.Second)
+	fill(&c.MaxLease, max(30*time.Second, c.MinLease))
+	fill(&c.Grace, 10*time.Minute)
+	fill(&c.BidLife, 30*time.Second)
+	fill(&c.Reannounce, time.Second)
+	fill(&c.MaxReannounce, max(time.Minute, c.Reannounce))
+	fill(&c.MaxWorkers, 4096)
+	return c
+}
+
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c OriginConfig) validate(job Job) error {
+	var errs []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.Self == "", "Self is empty: give this node's peer ID")
+	fault(c.Rand == nil, "Rand is nil: give a seeded source")
+	fault(c.Judge == nil && job.Spec.Verify.Mode == VerifyQuorum, "Judge is nil: mode %s needs one", job.Spec.Verify.Mode)
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"Radius", c.Radius}, {"MaxRadius", c.MaxRadius}, {"Batch", c.Batch}, {"MinLease", c.MinLease},
+		{"Grace", c.Grace}, {"BidLife", c.BidLife}, {"Reannounce", c.Reannounce}} {
+		fault(d.value <= 0, "%s is %v: must be above 0", d.name, d.value)
+	}
+	fault(c.Window < 0, "Window is %v: must not be negative", c.Window)
+	fault(c.MaxLease < c.MinLease, "MaxLease %v is under MinLease %v", c.MaxLease, c.MinLease)
+	fault(c.MaxReannounce < c.Reannounce, "MaxReannounce %v is under Reannounce %v", c.MaxReannounce, c.Reannounce)
+	fault(c.Probes < 0 || c.MaxWorkers < 1, "Probes %d or MaxWorkers %d is out of range", c.Probes, c.MaxWorkers)
+	fault(job.ID == "", "the job has no ID")
+	fault(job.Term == 0, "the job has no term: the first is 1")
+	fault(job.Spec.Program == "", "the job has no program")
+	fault(job.Spec.Verify.Replicas > MaxReplicas, "%d replicas are more than %d", job.Spec.Verify.Replicas, MaxReplicas)
+	return errors.Join(errs...)
 }

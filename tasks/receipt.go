@@ -1,0 +1,400 @@
+package tasks
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// onReceipt takes a worker's word of one assignment. A receipt of any lease
+// that was granted is good while its task is undecided.
+func (o *Origin) onReceipt(r Receipt) {
+	if r.Job != o.job.ID {
+		return
+	}
+	v := Verdict{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker, Status: Rejected}
+	if int(r.Ref.Stage) >= len(o.stages) || int(r.Ref.Index) >= len(o.stages[r.Ref.Stage].work) {
+		o.reject(v, WrongTask)
+		return
+	}
+	ph := &o.stages[r.Ref.Stage]
+	w := &ph.work[r.Ref.Index]
+	if w.decided || o.state.Over() || r.Ref.Stage != o.stage {
+		o.answerLate(v, r, w, &ph.results[r.Ref.Index])
+		return
+	}
+	l := o.leases[r.Lease]
+	if l == nil || o.peers[l.peer].id != r.Worker {
+		o.reject(v, UnknownLease)
+		return
+	}
+	a := w.attempt(l, r.Replica)
+	if a == nil {
+		o.reject(v, WrongTask)
+		return
+	}
+	p := o.peers[l.peer]
+	p.gone, p.heard = false, o.now
+	switch a.state {
+	case AttemptAnswered:
+		v.Status = Pending
+		o.emit(Answer{[]Verdict{v}})
+		return
+	case AttemptRejected, AttemptFailed:
+		o.reject(v, a.reason)
+		return
+	}
+	if r.Reason >= LateReceipt || (r.Reason == OK && r.Output == "") {
+		o.close(a, AttemptFailed, BadReceipt)
+		o.punish(p, 0)
+		o.note(r, p, BadReceipt, v)
+		o.update(r.Ref.Index, classRelease)
+		return
+	}
+	o.measure(p, l, r.Ref.Index, a)
+	if r.Reason != OK {
+		o.onFailure(r, p, w, a, v)
+		return
+	}
+	o.close(a, AttemptAnswered, OK)
+	a.output = r.Output
+	p.refused = OK
+	o.update(r.Ref.Index, w.class)
+	if have := w.answerOf(r.Output); have != nil { // another's equal bytes are here
+		o.keep(r.Ref.Index, r.Output, have.size, have.folder)
+		return
+	}
+	if h := (hold{r.Ref.Index, r.Output}); o.holding[h] == nil {
+		o.hold(h, &held{worker: r.Worker, inline: r.Inline})
+	}
+	if r.Inline == nil { // the fetch takes time: say that the receipt is here
+		v.Status = Pending
+		o.emit(Answer{[]Verdict{v}})
+	}
+}
+
+func (o *Origin) reject(v Verdict, why Reason) {
+	v.Status, v.Reason = Rejected, why
+	o.emit(Answer{[]Verdict{v}})
+}
+
+// answerLate repeats the verdict of a decided task, or refuses as late.
+func (o *Origin) answerLate(v Verdict, r Receipt, w *work, result *Result) {
+	v.Reason = LateReceipt
+	if w.decided && r.Reason == OK {
+		for _, id := range result.Workers {
+			if id == r.Worker && r.Output == result.Output {
+				v.Status, v.Reason = Accepted, OK
+			}
+		}
+		if v.Status != Accepted && r.Output != result.Output && o.job.Spec.Verify.Mode == VerifyQuorum {
+			v.Reason = OutputMismatch
+		}
+	}
+	o.emit(Answer{[]Verdict{v}})
+}
+
+// measure learns a worker's pace from a receipt.
+func (o *Origin) measure(p *peer, l *lease, index uint32, a *attempt) {
+	p.worked(o.now)
+	if !a.held() {
+		return
+	}
+	for k, it := range l.items {
+		if it.index == index && it.replica == a.replica {
+			took := o.now.Sub(a.start)
+			if l.pace > 0 {
+				expect := l.pace*time.Duration(int(l.ahead)+k+1) + p.standing.RTT
+				o.pace.ratio(took.Seconds() / expect.Seconds())
+			}
+			break
+		}
+	}
+	o.pace.served(p.pace() * time.Duration(p.slots))
+}
+
+// note makes an attempt's end durable, then answers it.
+func (o *Origin) note(r Receipt, p *peer, why Reason, v Verdict) {
+	v.Status, v.Reason = Rejected, why
+	o.emit(Record{Attempt: Attempt{Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: p.id,
+		Reason: why, Detail: clip(r.Detail)}, Verdict: v})
+}
+
+// onFailure judges a receipt that says the run failed. The program's failures
+// count against the job's retries; the worker's only keep it away for a while.
+func (o *Origin) onFailure(r Receipt, p *peer, w *work, a *attempt, v Verdict) {
+	o.close(a, AttemptFailed, r.Reason)
+	w.releases++
+	o.releases++
+	p.failed++
+	o.note(r, p, r.Reason, v)
+	if r.Reason >= WorkerBusy {
+		p.refused = r.Reason
+		o.punish(p, 0)
+		o.update(r.Ref.Index, classRelease)
+		return
+	}
+	if p.strikes = 0; w.fails < 255 {
+		w.fails++
+	}
+	o.failures++
+	if same := w.failedAlike(r.Reason); !o.job.Spec.Nondeterministic && same >= max(2, int(o.job.Spec.Verify.Replicas)) {
+		o.fail(r, fmt.Sprintf("failed alike on %d workers", same))
+		return
+	}
+	if uint32(w.fails) > o.job.Spec.Retry.Max {
+		o.fail(r, fmt.Sprintf("failed %d times", w.fails))
+		return
+	}
+	o.update(r.Ref.Index, classRelease)
+}
+
+// failedAlike counts the workers that a task failed on for one reason.
+func (w *work) failedAlike(why Reason) int {
+	var list []int32
+	for i := range w.attempts {
+		if a := &w.attempts[i]; a.state == AttemptFailed && a.reason == why && !contains(list, a.peer) {
+			list = append(list, a.peer)
+		}
+	}
+	return len(list)
+}
+
+func (o *Origin) fail(r Receipt, how string) {
+	f := Finish{State: Failed, Reason: TooManyFailures}
+	if r.Ref.Stage == StageReduce {
+		f.Reason = ReduceFailed
+	}
+	f.Detail = fmt.Sprintf("%s task %d %s: %v", r.Ref.Stage, r.Ref.Index, how, r.Reason)
+	if d := clip(r.Detail); d != "" {
+		f.Detail += ": " + d
+	}
+	o.end(f)
+}
+
+func (w *work) answerOf(output CID) *answer {
+	for i := range w.answers {
+		if w.answers[i].output == output {
+			return &w.answers[i]
+		}
+	}
+	return nil
+}
+
+func (o *Origin) onHeld(ev HeldOutput) {
+	h := hold{ev.Ref.Index, ev.Output}
+	if ev.Ref.Stage != o.stage || o.state != Running {
+		return
+	}
+	if o.holding[h] == nil {
+		return
+	}
+	delete(o.holding, h)
+	o.fault = ""
+	if !o.work(ev.Ref.Index).decided {
+		o.keep(ev.Ref.Index, ev.Output, ev.Size, ev.Folder)
+	}
+}
+
+// keep makes answers of all receipts of a task whose bytes are now held.
+func (o *Origin) keep(index uint32, output CID, size int64, folder bool) {
+	w := o.work(index)
+	from := len(w.answers)
+	for i := range w.attempts {
+		a := &w.attempts[i]
+		if a.state != AttemptAnswered || a.output != output || w.hasAnswer(a.peer) {
+			continue
+		}
+		w.answers = append(w.answers, answer{peer: a.peer, replica: a.replica, lease: a.lease.id,
+			output: output, size: size, folder: folder})
+		o.peers[a.peer].answered++
+	}
+	decided, over := o.judge(index)
+	if decided {
+		return
+	}
+	for _, a := range w.answers[from:] { // not decided: they wait, on disk
+		id := o.peers[a.peer].id
+		ref := Ref{o.stage, index}
+		o.emit(Record{
+			Attempt: Attempt{Ref: ref, Replica: a.replica, Lease: a.lease, Worker: id, Output: output, Size: size, Folder: folder},
+			Verdict: Verdict{Job: o.job.ID, Ref: ref, Replica: a.replica, Lease: a.lease, Worker: id, Status: Pending}})
+	}
+	if over != nil {
+		o.end(*over)
+		return
+	}
+	o.update(index, w.class)
+}
+
+func (w *work) hasAnswer(peer int32) bool {
+	for i := range w.answers {
+		if w.answers[i].peer == peer {
+			return true
+		}
+	}
+	return false
+}
+
+// judge decides a task if its answers suffice, or tells that they never will.
+func (o *Origin) judge(index uint32) (decided bool, over *Finish) {
+	w := o.work(index)
+	if len(w.answers) == 0 {
+		return false, nil
+	}
+	j := Judgement{Decided: true, Output: w.answers[0].output}
+	if o.job.Spec.Verify.Mode == VerifyQuorum {
+		list := make([]Answered, len(w.answers))
+		for i, a := range w.answers {
+			list[i] = Answered{o.peers[a.peer].id, a.output}
+		}
+		j = o.cfg.Judge(o.job.Spec.Verify, o.job.Spec.Retry, list)
+	}
+	switch {
+	case j.Decided:
+		o.decide(index, j.Output)
+		return true, nil
+	case j.NoQuorum:
+		return false, &Finish{State: Failed, Reason: NoQuorum, Detail: fmt.Sprintf("%s task %d: %s", o.stage, index, j.Detail)}
+	}
+	w.want = uint8(min(len(w.answers)+int(j.More), 255))
+	return false, nil
+}
+
+// decide accepts an output: result and verdicts in one transaction.
+func (o *Origin) decide(index uint32, output CID) {
+	ph, ref := &o.stages[o.stage], Ref{o.stage, index}
+	w := &ph.work[index]
+	d := Decide{Result: Result{Ref: ref, Output: output}}
+	w.decided = true
+	for _, a := range w.answers {
+		if a.output == output {
+			d.Result.Size, d.Result.Folder = a.size, a.folder
+			d.Result.Workers = append(d.Result.Workers, o.peers[a.peer].id)
+		}
+	}
+	for i := range w.attempts {
+		a := &w.attempts[i]
+		p := o.peers[a.peer]
+		switch {
+		case a.state == AttemptAnswered:
+			v := Verdict{Job: o.job.ID, Ref: ref, Replica: a.replica, Lease: a.lease.id, Worker: p.id, Status: Accepted}
+			switch {
+			case a.output == output:
+				a.state = AttemptAccepted
+				p.accepted++
+				p.strikes = 0
+			case o.job.Spec.Verify.Mode == VerifyQuorum:
+				v.Status, v.Reason = Rejected, OutputMismatch
+				p.rejected++
+				o.punish(p, 0)
+			default:
+				v.Status, v.Reason = Rejected, LateReceipt
+			}
+			if v.Status == Rejected {
+				a.state, a.reason = AttemptRejected, v.Reason
+			}
+			d.Verdicts = append(d.Verdicts, v)
+			if h := (hold{index, a.output}); a.output != output {
+				delete(o.holding, h)
+			}
+		case a.held():
+			o.revoke(a.lease, ref)
+			o.close(a, AttemptRevoked, OK)
+		}
+		o.unlink(a.lease)
+	}
+	ph.results[index] = d.Result
+	ph.decided++
+	w.answers = nil
+	o.update(index, w.class)
+	o.emit(d)
+	o.advance()
+}
+
+// revoke tells a worker at the Step's end that a task is no longer needed.
+func (o *Origin) revoke(l *lease, ref Ref) {
+	if o.revoked[l] == nil {
+		o.order = append(o.order, l)
+	}
+	o.revoked[l] = append(o.revoked[l], ref)
+}
+
+func (o *Origin) tellRevoked() {
+	for _, l := range o.order {
+		o.emit(Revoke{Worker: o.peers[l.peer].id, Lease: l.id, Refs: o.revoked[l]})
+	}
+	clear(o.revoked)
+	o.order = o.order[:0]
+}
+
+// held is an output on its way here.
+type held struct {
+	worker PeerID
+	inline []byte
+	idle   bool // this node failed to store it: tried again by a timer
+}
+
+// holdPause is between tries to store an output here.
+const holdPause = 5 * time.Second
+
+func (o *Origin) hold(h hold, x *held) {
+	o.holding[h] = x
+	o.emit(Hold{Ref: Ref{o.stage, h.index}, Worker: x.worker, Output: h.output, Inline: x.inline})
+}
+
+// onHoldFailed blames the worker whose bytes are missing and tries the next that
+// gave the same answer. This node's own trouble is no worker's fault.
+func (o *Origin) onHoldFailed(ev HoldFailed) {
+	h := hold{ev.Ref.Index, ev.Output}
+	x := o.holding[h]
+	if x == nil || x.worker != ev.Worker || ev.Ref.Stage != o.stage || o.state != Running {
+		return
+	}
+	if ev.Reason != OutputMissing {
+		o.fault = strings.TrimSpace(ev.Reason.String() + " " + clip(ev.Detail))
+		if x.idle = true; len(o.idle) == 0 {
+			o.timers.push(timer{at: o.now.Add(holdPause), kind: timerHold})
+		}
+		o.idle = append(o.idle, h)
+		return
+	}
+	delete(o.holding, h)
+	w := o.work(ev.Ref.Index)
+	var next *held
+	for i := range w.attempts {
+		a := &w.attempts[i]
+		p := o.peers[a.peer]
+		switch {
+		case a.state != AttemptAnswered || a.output != ev.Output || w.hasAnswer(a.peer):
+		case p.id == ev.Worker:
+			a.state, a.reason, a.end = AttemptRejected, OutputMissing, o.now
+			p.rejected++
+			o.punish(p, 0)
+			id := a.lease.id
+			o.emit(Record{
+				Attempt: Attempt{Ref: ev.Ref, Replica: a.replica, Lease: id, Worker: p.id, Reason: OutputMissing, Detail: clip(ev.Detail)},
+				Verdict: Verdict{Job: o.job.ID, Ref: ev.Ref, Replica: a.replica, Lease: id, Worker: p.id, Status: Rejected, Reason: OutputMissing}})
+		case next == nil:
+			next = &held{worker: p.id}
+		}
+	}
+	if next != nil {
+		o.hold(h, next)
+	}
+	w.releases++
+	o.releases++
+	o.update(ev.Ref.Index, classRelease)
+}
+
+// holdAgain retries what could not be stored.
+func (o *Origin) holdAgain() {
+	list := o.idle
+	o.idle = nil
+	for _, h := range list {
+		if x := o.holding[h]; x != nil && x.idle {
+			x.idle = false
+			o.hold(h, x)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package tasks
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// RestoreOrigin takes up a job after a restart, from what was durable. Leases
+// that were granted run for MaxLease again from now, because nothing is known
+// of the time in between; after that their tasks are leased again.
+func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin, error) {
+	o, err := NewOrigin(cfg, job, r.Tasks)
+	if err != nil {
+		return nil, err
+	}
+	o.now = now
+	for _, stage := range []Stage{StageMap, StageReduce} {
+		if stage == StageReduce {
+			ph := &o.stages[StageMap]
+			if job.Spec.Reduce == nil || int(ph.decided) < len(ph.tasks) {
+				break
+			}
+			o.enter(StageReduce, []Task{o.reduceTask()})
+		}
+		for _, res := range r.Results {
+			if res.Ref.Stage != stage {
+				continue
+			}
+			if int(res.Ref.Index) >= len(o.stages[stage].tasks) {
+				return nil, fmt.Errorf("restore job %s: a result of %s task %d, which it does not have", job.ID, stage, res.Ref.Index)
+			}
+			if w := o.work(res.Ref.Index); !w.decided {
+				w.decided = true
+				o.stages[stage].results[res.Ref.Index] = res
+				o.stages[stage].decided++
+				o.update(res.Ref.Index, w.class)
+			}
+		}
+	}
+	if r.Finish != nil {
+		o.state, o.finish = r.Finish.State, *r.Finish
+		return o, nil
+	}
+	for _, g := range r.Grants {
+		o.restoreGrant(g)
+	}
+	for _, a := range r.Attempts {
+		o.restoreAttempt(a)
+	}
+	for index := range o.stages[o.stage].work {
+		w := o.work(uint32(index))
+		if len(w.answers) > 0 {
+			o.rejudge = append(o.rejudge, uint32(index))
+		}
+		if len(w.attempts) > 0 {
+			o.update(uint32(index), classRelease)
+		}
+	}
+	return o, nil
+}
+
+func (o *Origin) restoreGrant(g GrantRecord) {
+	o.made = max(o.made+1, o.sequence(g.Lease))
+	p := o.meet(g.Worker)
+	if p == nil || g.Stage != o.stage || len(g.Replicas) != len(g.Indexes) || o.leases[g.Lease] != nil {
+		return
+	}
+	l := &lease{id: g.Lease, peer: o.index(p), granted: o.now, duration: o.cfg.MaxLease, expires: o.now.Add(o.cfg.MaxLease)}
+	for i, index := range g.Indexes {
+		if int(index) >= len(o.stages[o.stage].work) || o.work(index).decided {
+			continue
+		}
+		w := o.work(index)
+		l.items = append(l.items, item{index, g.Replicas[i]})
+		o.add(w, attempt{lease: l, peer: l.peer, replica: g.Replicas[i], state: AttemptHeld, start: o.now})
+		w.replicas = max(w.replicas, g.Replicas[i]+1)
+		l.open++
+		l.left++
+	}
+	if l.open == 0 {
+		return
+	}
+	p.used, p.heard = true, o.now
+	if p.holds == 0 {
+		p.busy = o.now
+	}
+	p.holds += uint32(l.open)
+	o.live += l.open
+	l.live = true
+	p.leases = append(p.leases, l)
+	o.leases[l.id] = l
+	o.watch(l)
+}
+
+// sequence is the number in a lease ID of this term.
+func (o *Origin) sequence(id LeaseID) uint64 {
+	text, ok := strings.CutPrefix(string(id), fmt.Sprintf("t%d-", o.job.Term))
+	if !ok {
+		return 0
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0 // not a lease that this machine named
+	}
+	return n
+}
+
+func (o *Origin) restoreAttempt(r Attempt) {
+	if r.Ref.Stage != o.stage || int(r.Ref.Index) >= len(o.stages[o.stage].work) || o.work(r.Ref.Index).decided {
+		return
+	}
+	w, l := o.work(r.Ref.Index), o.leases[r.Lease]
+	if l == nil || o.peers[l.peer].id != r.Worker {
+		return
+	}
+	a := w.attempt(l, r.Replica)
+	if a == nil || !a.held() {
+		return
+	}
+	p := o.peers[l.peer]
+	switch {
+	case r.Reason == OK:
+		o.close(a, AttemptAnswered, OK)
+		a.output = r.Output
+		p.answered++
+		w.answers = append(w.answers, answer{peer: l.peer, replica: r.Replica, lease: r.Lease,
+			output: r.Output, size: r.Size, folder: r.Folder})
+	case r.Reason == OutputMissing:
+		o.close(a, AttemptRejected, r.Reason)
+		p.rejected++
+	default:
+		o.close(a, AttemptFailed, r.Reason)
+		p.failed++
+		if r.Reason < WorkerBusy {
+			w.fails++
+			o.failures++
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package tasks
+
+import "time"
+
+// search is the origin's looking for workers: offers in growing radii, bids
+// collected for a window after each.
+type search struct {
+	round      uint32 // offers made in this stage
+	radius     time.Duration
+	collecting bool
+	opened     time.Time // of the last window
+	closes     time.Time
+	early      time.Time // when a bid in hand can't be beaten any more
+	again      time.Time // next offer; zero: none is due
+	tries      uint      // offers since the radius is full
+}
+
+func (s *search) next(o *Origin) time.Time {
+	if o.state != Running {
+		return time.Time{}
+	}
+	if s.collecting {
+		return earlier(s.closes, s.early)
+	}
+	return s.again
+}
+
+// full is the widest radius of the job's offers.
+func (o *Origin) full() time.Duration {
+	if most := o.job.Spec.Locality.MaxRTT; most > 0 {
+		return min(most, o.cfg.MaxRadius)
+	}
+	return o.cfg.MaxRadius
+}
+
+func (o *Origin) window() time.Duration {
+	if o.cfg.Window > 0 {
+		return o.cfg.Window
+	}
+	return min(100*time.Millisecond+2*o.search.radius, 600*time.Millisecond)
+}
+
+// seek moves the search and hands out work, at the end of every Step.
+func (o *Origin) seek() {
+	if o.state != Running {
+		return
+	}
+	s := &o.search
+	if s.round == 0 {
+		s.radius = min(o.cfg.Radius, o.full())
+		o.announce(false)
+	}
+	switch {
+	case s.collecting && o.queue.n == 0:
+		s.collecting = false
+	case s.collecting && !o.now.Before(s.closes):
+		o.closeWindow()
+	case s.collecting && !s.early.IsZero() && !o.now.Before(s.early):
+		o.dirty = true
+	case !s.collecting && !s.again.IsZero() && !o.now.Before(s.again) && o.queue.n > 0:
+		s.radius = o.full()
+		o.announce(true)
+		s.tries++
+	}
+	o.assign()
+	if o.queue.n == 0 {
+		s.again, s.early = time.Time{}, time.Time{}
+	} else if !s.collecting && s.again.IsZero() {
+		s.again = o.now
+		if soonest := s.opened.Add(doubled(o.cfg.Reannounce, s.tries, o.cfg.MaxReannounce)); soonest.After(o.now) {
+			s.again = soonest
+		}
+	}
+	o.atTail()
+}
+
+// announce opens a window with a new offer.
+func (o *Origin) announce(probe bool) {
+	s := &o.search
+	offer := Offer{Job: o.job.ID, Term: o.job.Term, Origin: o.cfg.Self, Kind: o.job.Spec.Kind,
+		Program: o.job.Spec.Program, Needs: o.job.Spec.Resources, Waiting: uint32(o.queue.n),
+		Replicas: max(o.job.Spec.Verify.Replicas, 1), Round: s.round, MaxRTT: o.job.Spec.Locality.MaxRTT,
+		Radius: s.radius, Window: o.window()}
+	if o.stage == StageReduce {
+		offer.Program = o.job.Spec.Reduce.Program
+	} else {
+		for _, in := range o.job.Spec.Inputs {
+			offer.Inputs = append(offer.Inputs, in.Source)
+		}
+	}
+	s.round++
+	s.collecting, s.opened, s.closes = true, o.now, o.now.Add(offer.Window)
+	s.again, s.early = time.Time{}, time.Time{}
+	o.emit(Announce{offer})
+	if probe && o.cfg.Probes > 0 {
+		o.emit(Probe{N: o.cfg.Probes, Offer: offer})
+	}
+	o.dirty = true
+}
+
+// closeWindow hands out what the bids are good for. When too few good ones came
+// the search widens; while it can, tasks wait rather than go to a peer that
+// would start them later than a wider search takes.
+func (o *Origin) closeWindow() {
+	s := &o.search
+	able, peers, best := o.able()
+	wide := s.radius >= o.full()
+	short := int(able) < min(o.slots+o.live, int(o.cfg.MinBids)) ||
+		peers < int(o.job.Spec.Verify.Replicas)
+	if short && !wide && best > s.radius+o.window() {
+		o.widen()
+		return
+	}
+	s.collecting = false
+	o.dirty = true
+	o.assign()
+	if o.queue.n > 0 && short && !wide {
+		o.widen()
+	}
+}
+
+func (o *Origin) widen() {
+	o.search.radius = min(2*o.search.radius, o.full())
+	o.announce(true)
+}
+
+// able counts the slots and the peers that work for the job or would soon, and
+// the least cost of a free one.
+func (o *Origin) able() (slots uint32, peers int, best time.Duration) {
+	good := o.search.radius + o.window()
+	best = time.Duration(1<<63 - 1)
+	for _, p := range o.peers {
+		if p.id == "" || p.gone || p.barred() || o.tooFar(p) {
+			continue
+		}
+		free := o.free(p)
+		if free {
+			best = min(best, p.cost())
+		}
+		if p.holds > 0 || (free && p.cost() <= good) {
+			slots += p.slots
+			peers++
+		}
+	}
+	return slots, peers, best
+}
