@@ -26,6 +26,7 @@ const (
 	InputUnavailable Reason = 104 // nobody served the bytes in time
 	WorkerFault      Reason = 105 // the worker's own failure, not the program's
 	WorkerPolicy     Reason = 106 // its owner does not allow it
+	TooFar           Reason = 107 // farther than the job allows
 
 	LateReceipt    Reason = 200 // the task was decided before
 	UnknownLease   Reason = 201
@@ -50,8 +51,8 @@ var reasonText = map[Reason]string{
 	BadProgram: "program can't be loaded", BadInput: "input span out of range",
 	WorkerBusy: "worker's queue is full", WorkerPaused: "worker is paused", WorkerLacks: "worker lacks what the task needs",
 	NotMember: "not a member", InputUnavailable: "inputs could not be fetched", WorkerFault: "worker failed",
-	WorkerPolicy: "worker's owner does not allow it",
-	LateReceipt:  "receipt came after the verdict", UnknownLease: "unknown lease", WrongTask: "not a task of the lease",
+	WorkerPolicy: "worker's owner does not allow it", TooFar: "farther than the job allows",
+	LateReceipt: "receipt came after the verdict", UnknownLease: "unknown lease", WrongTask: "not a task of the lease",
 	OutputMismatch: "output differs from the quorum's", OutputMissing: "output bytes missing or not the CID's",
 	BadReceipt:      "malformed or wrongly signed receipt",
 	TooManyFailures: "too many failures", NoQuorum: "no quorum", CancelledByUser: "cancelled",

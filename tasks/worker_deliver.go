@@ -1,0 +1,177 @@
+package tasks
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	maxDelivery      = 256       // receipts in one message
+	maxDeliveryBytes = 768 << 10 // of outputs and logs in one message
+	resend           = 10 * time.Second
+	resendPending    = time.Minute
+)
+
+// deliverBy makes the next delivery to a job no later than at, and no sooner
+// than Flush after the last.
+func (w *Worker) deliverBy(s *served, at time.Time) {
+	if !s.last.IsZero() {
+		if soonest := s.last.Add(w.cfg.Flush); at.Before(soonest) {
+			at = soonest
+		}
+	}
+	if s.due.IsZero() || at.Before(s.due) {
+		s.due = at
+	}
+}
+
+// deliver sends what is due and gives up origins that are lost.
+func (w *Worker) deliver() {
+	for _, s := range slices.Clone(w.jobs) {
+		if !w.now.Before(s.lost()) {
+			w.abandon(s)
+			continue
+		}
+		if s.out || s.due.IsZero() || s.due.After(w.now) {
+			continue
+		}
+		s.out, s.last, s.due = true, w.now, time.Time{}
+		report := Report{Job: s.job, Worker: w.cfg.Self, Slots: w.limits.Slots, Queue: w.wait(), Want: w.want(s)}
+		for _, l := range s.leases {
+			report.Held = append(report.Held, l.lease.ID)
+			report.Slots = max(w.limits.Slots/cores(l.lease.Needs), 1)
+		}
+		for _, r := range w.running {
+			if r.served == s && !r.stopped {
+				report.Running = append(report.Running, r.task.Ref)
+			}
+		}
+		w.emit(Deliver{To: s.origin, Report: report, Receipts: w.receipts(s)})
+	}
+}
+
+// receipts picks what the origin has not judged, new ones first by age.
+func (w *Worker) receipts(s *served) []Receipt {
+	var list []Receipt
+	size := 0
+	s.sent = s.sent[:0]
+	for _, r := range s.owed {
+		wait := resend
+		if r.pending {
+			wait = resendPending
+		}
+		if !r.sent.IsZero() && w.now.Sub(r.sent) < wait {
+			continue
+		}
+		n := len(r.receipt.Inline) + len(r.receipt.Log)
+		if len(list) > 0 && (len(list) == maxDelivery || size+n > maxDeliveryBytes) {
+			w.deliverBy(s, w.now) // the rest right after
+			break
+		}
+		size += n
+		list = append(list, r.receipt)
+		s.sent = append(s.sent, r)
+	}
+	return list
+}
+
+// want is how many more tasks of a job this node would take now.
+func (w *Worker) want(s *served) uint32 {
+	if w.limits.Paused || len(s.leases) == 0 || w.owed >= w.cfg.MaxReceipts {
+		return 0
+	}
+	l := &s.leases[len(s.leases)-1].lease
+	slots := max(w.limits.Slots/cores(l.Needs), 1)
+	target := 2 * slots
+	if sp := w.speeds[l.Program]; sp != nil {
+		target = max(target, uint32(min(w.cfg.Ahead/sp.mean, time.Duration(w.cfg.MaxQueue)))*slots)
+	}
+	target = min(target, w.cfg.MaxQueue)
+	have := w.queued + uint32(len(w.running))
+	if have >= target || w.wait() > w.cfg.QueueTime {
+		return 0
+	}
+	return target - have
+}
+
+func (w *Worker) onDelivered(ev Delivered) {
+	s := w.find(ev.Origin, ev.Job)
+	if s == nil || !s.out {
+		return
+	}
+	s.out, s.tries, s.heard = false, 0, w.now
+	for _, r := range s.sent {
+		r.sent = w.now
+	}
+	s.sent = s.sent[:0]
+	w.deliverBy(s, w.now.Add(s.beat))
+}
+
+func (w *Worker) onDeliverFailed(ev DeliverFailed) {
+	s := w.find(ev.Origin, ev.Job)
+	if s == nil || !s.out {
+		return
+	}
+	s.out, s.sent = false, s.sent[:0]
+	if ev.Reason >= TooManyFailures { // the origin answers that there is no such job there
+		w.abandon(s)
+		return
+	}
+	wait := doubled(250*time.Millisecond, s.tries, 15*time.Second)
+	wait += time.Duration(w.cfg.Rand.Int64N(int64(wait)/4 + 1))
+	s.tries++
+	s.due = w.now.Add(max(wait, min(ev.RetryAfter, 10*time.Minute)))
+}
+
+// onSeen: an origin that is back may have forgotten what it did not judge.
+func (w *Worker) onSeen(origin PeerID) {
+	for _, s := range w.jobs {
+		if s.origin != origin {
+			continue
+		}
+		for _, r := range s.owed {
+			r.sent, r.pending = time.Time{}, false
+		}
+		s.tries, s.due = 0, time.Time{}
+		w.deliverBy(s, w.now)
+	}
+}
+
+func (w *Worker) onVerdicts(ev VerdictsIn) {
+	for _, v := range ev.Verdicts {
+		s := w.find(ev.Origin, v.Job)
+		if s == nil {
+			continue
+		}
+		s.heard = w.now
+		l := s.lease(v.Lease)
+		if l == nil {
+			continue
+		}
+		r := l.run(v.Ref, v.Replica)
+		if r == nil || r.state != runOwed {
+			continue
+		}
+		switch v.Status {
+		case Pending:
+			r.pending = true
+			continue
+		case Accepted:
+			w.done++
+		default:
+			w.rejected++
+		}
+		w.drop(r)
+		w.tidy(s)
+	}
+}
+
+// abandon drops a job whose origin is gone for good.
+func (w *Worker) abandon(s *served) {
+	for _, l := range slices.Clone(s.leases) {
+		for _, r := range slices.Clone(l.runs) {
+			w.drop(r)
+		}
+	}
+	w.tidy(s)
+}

@@ -1,0 +1,156 @@
+package tasks
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// pendingBid is an offer whose bid waits for its delay.
+type pendingBid struct {
+	offer OfferIn
+	due   time.Time
+}
+
+// cores is how many slots a task takes.
+func cores(r Resources) uint32 {
+	if !(r.CPU > 1) { // not NaN either
+		return 1
+	}
+	return uint32(math.Ceil(min(r.CPU, maxCPU)))
+}
+
+// unfit tells why this node can't run such work at all, or not now; OK: it can.
+func (w *Worker) unfit(r Resources) (Reason, time.Duration) {
+	switch wait := w.wait(); {
+	case w.limits.Paused:
+		again := time.Minute
+		if !w.limits.Until.IsZero() {
+			again = w.limits.Until.Sub(w.now)
+		}
+		return WorkerPaused, again
+	case cores(r) > w.limits.Slots || (w.limits.Memory > 0 && r.Memory > w.limits.Memory):
+		return WorkerLacks, 10 * time.Minute
+	case w.queued >= w.cfg.MaxQueue || wait > w.cfg.QueueTime || w.owed >= w.cfg.MaxReceipts:
+		return WorkerBusy, max(wait/2, time.Second)
+	}
+	return OK, 0
+}
+
+func (w *Worker) onOffer(ev OfferIn) {
+	why, again := ev.Able, time.Minute
+	if why == OK {
+		if why, again = w.unfit(ev.Offer.Needs); why == OK && ev.Offer.MaxRTT > 0 && ev.RTT > ev.Offer.MaxRTT && ev.Offer.Origin != w.cfg.Self {
+			why, again = TooFar, 10*time.Minute
+		}
+	}
+	if why != OK {
+		if ev.Probe {
+			w.emit(Refuse{To: ev.Offer.Origin, Job: ev.Offer.Job, Reason: why, RetryAfter: again})
+		}
+		return
+	}
+	if s := w.find(ev.Offer.Origin, ev.Offer.Job); s != nil && !ev.Probe && (len(s.queue) > 0 || s.running(w) > 0) {
+		return // its reports ask for more
+	}
+	w.offers = slices.DeleteFunc(w.offers, func(b pendingBid) bool {
+		return b.offer.Offer.Job == ev.Offer.Job && b.offer.Offer.Origin == ev.Offer.Origin
+	})
+	if len(w.offers) >= w.cfg.MaxOffers {
+		return
+	}
+	b := pendingBid{offer: ev, due: w.now}
+	if !ev.Probe {
+		b.due = w.now.Add(w.delay(ev.RTT))
+	}
+	w.offers = append(w.offers, b)
+}
+
+// delay lets the nearest and idlest bid first: half a round trip, kappa times
+// the queue, and up to 2 ms so that equals do not meet.
+func (w *Worker) delay(rtt time.Duration) time.Duration {
+	d := max(rtt, 0)/2 + time.Duration(w.cfg.Kappa*float64(w.wait()))
+	if d > 0 {
+		d += time.Duration(w.cfg.Rand.Int64N(int64(2 * time.Millisecond)))
+	}
+	return min(d, w.cfg.MaxBidDelay)
+}
+
+// bid sends the bids that are due, if the node could still take the work.
+func (w *Worker) bid() {
+	kept := w.offers[:0]
+	for _, b := range w.offers {
+		if b.due.After(w.now) {
+			kept = append(kept, b)
+			continue
+		}
+		offer := b.offer.Offer
+		if why, again := w.unfit(offer.Needs); why != OK {
+			if b.offer.Probe {
+				w.emit(Refuse{To: offer.Origin, Job: offer.Job, Reason: why, RetryAfter: again})
+			}
+			continue
+		}
+		bid := Bid{Job: offer.Job, Worker: w.cfg.Self, Slots: w.limits.Slots / cores(offer.Needs), Queue: w.wait(), Cached: b.offer.Cached}
+		if idle := w.limits.Slots - min(w.slots, w.limits.Slots); idle >= cores(offer.Needs) && w.queued == 0 {
+			bid.Slots = idle / cores(offer.Needs)
+		}
+		if s := w.speeds[offer.Program]; s != nil {
+			bid.Speed = float64(max(w.limits.Slots/cores(offer.Needs), 1)) / s.mean.Seconds()
+		}
+		w.emit(SendBid{To: offer.Origin, Bid: bid})
+	}
+	w.offers = kept
+}
+
+// service predicts how long one task of a program takes here.
+func (w *Worker) service(program CID) time.Duration {
+	if s := w.speeds[program]; s != nil {
+		return s.mean
+	}
+	return time.Second
+}
+
+// learn notes how long one task took.
+func (w *Worker) learn(program CID, took time.Duration) {
+	s := w.speeds[program]
+	if s == nil {
+		if len(w.speeds) >= maxSpeeds {
+			var oldest CID
+			for c, x := range w.speeds {
+				if o := w.speeds[oldest]; o == nil || x.used.Before(o.used) || (x.used.Equal(o.used) && c < oldest) {
+					oldest = c
+				}
+			}
+			delete(w.speeds, oldest)
+		}
+		s = &speed{mean: took}
+		w.speeds[program] = s
+	}
+	s.mean = max(s.mean+(took-s.mean)/4, time.Microsecond)
+	s.used = w.now
+}
+
+// wait predicts how long one more task would wait before it starts.
+func (w *Worker) wait() time.Duration {
+	if w.queued == 0 && w.slots < w.limits.Slots {
+		return 0
+	}
+	var work time.Duration
+	for _, r := range w.running {
+		each := w.service(r.lease.lease.Program)
+		work += max(each-w.now.Sub(r.started), each/8) * time.Duration(cores(r.lease.lease.Needs))
+	}
+	for _, s := range w.jobs {
+		for _, l := range s.leases {
+			n := 0
+			for _, r := range l.runs {
+				if r.state == runQueued {
+					n++
+				}
+			}
+			work += w.service(l.lease.Program) * time.Duration(n) * time.Duration(cores(l.lease.Needs))
+		}
+	}
+	return work / time.Duration(max(w.limits.Slots, 1))
+}
