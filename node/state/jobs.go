@@ -307,3 +307,18 @@ func splitPeers(s string) []tasks.PeerID {
 	}
 	return ps
 }
+
+// VerdictOn gives the verdict on a receipt, when there is one.
+func (s *State) VerdictOn(ctx context.Context, k wire.ReceiptKey) (v tasks.Verdict, found bool, err error) {
+	v = tasks.Verdict{Job: k.Job, Ref: k.Ref, Replica: k.Replica, Lease: k.Lease, Worker: k.Worker}
+	err = s.db.QueryRowContext(ctx, `SELECT v.status, v.reason FROM verdicts v JOIN leases l ON l.job = v.job AND l.lease = v.lease
+		WHERE v.job = ? AND v.stage = ? AND v.idx = ? AND v.lease = ? AND v.replica = ? AND l.worker = ?`,
+		k.Job, k.Ref.Stage, k.Ref.Index, k.Lease, k.Replica, k.Worker).Scan(&v.Status, &v.Reason)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return v, false, nil
+	case err != nil:
+		return v, false, fmt.Errorf("state: verdict: %w", err)
+	}
+	return v, true, nil
+}

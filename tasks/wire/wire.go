@@ -31,10 +31,10 @@ const (
 	MaxOffer      = 32 << 10
 	MaxBid        = 1 << 10
 	MaxLease      = 8 << 20 // a reduce task names every output
-	MaxReceipts   = 6 << 20
+	MaxReceipts   = 2 << 20
 	MaxVerdicts   = 1 << 20
-	MaxReport     = 8 << 20
-	MaxOrders     = 24 << 20
+	MaxReport     = 9 << 18
+	MaxOrders     = 9 << 20
 	MaxNotice     = 16 << 10
 	MaxAnswer     = 24 << 10
 	MaxTask       = 8 << 20

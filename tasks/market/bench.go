@@ -1,0 +1,372 @@
+package market
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// benchInbox bounds the offers that wait to be looked at.
+const benchInbox = 1024
+
+// bench is this node's work for others: the one goroutine that drives its
+// Worker.
+type bench struct {
+	s     *Service
+	inbox *inbox[benchEvent]
+	wall  func() time.Time
+
+	mu      sync.Mutex
+	machine *tasks.Worker
+	jobs    map[tasks.JobID]*benchJob
+	running map[runKey]context.CancelFunc
+	kept    map[wire.ReceiptKey]bool // durable, without a verdict
+	owed    []wire.OwedReceipt       // from before the last start
+}
+
+// benchJob is what the shell knows of a job that it works for.
+type benchJob struct {
+	origin tasks.PeerID
+	grace  time.Duration
+	made   map[tasks.CID]bool // outputs that its origin may fetch
+}
+
+type runKey struct {
+	job     tasks.JobID
+	lease   tasks.LeaseID
+	ref     tasks.Ref
+	replica uint32
+}
+
+// benchEvent is one event. answer, when not nil, gets what the step said to the
+// peer that asked, instead of that being sent.
+type benchEvent struct {
+	ev     tasks.WorkerEvent
+	answer chan<- []tasks.WorkerEffect // has room for one
+	then   func()                      // called when the machine has it
+}
+
+func newBench(s *Service) (*bench, error) {
+	c := s.cfg.Worker
+	c.Self, c.Rand, c.Limits = s.self, s.rand("worker"), s.cfg.Limits
+	m, err := tasks.NewWorker(c)
+	if err != nil {
+		return nil, err
+	}
+	return &bench{s: s, inbox: newInbox[benchEvent](), wall: s.cfg.Now, machine: m, jobs: map[tasks.JobID]*benchJob{},
+		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]bool{}}, nil
+}
+
+func (b *bench) push(ev tasks.WorkerEvent) { b.inbox.push(benchEvent{ev: ev}) }
+
+func (b *bench) run(ctx context.Context) {
+	b.s.crew.spawn(b.settleOld)
+	next := newAlarm()
+	defer next.t.Stop()
+	batch := []benchEvent{{ev: tasks.WorkerTick{}}}
+	for {
+		for _, e := range batch {
+			b.step(ctx, e)
+		}
+		b.mu.Lock()
+		next.set(b.machine.Next())
+		b.mu.Unlock()
+		select {
+		case <-b.inbox.ready:
+			batch = b.inbox.take(stepAtOnce)
+		case <-next.t.C:
+			batch = []benchEvent{{ev: tasks.WorkerTick{}}}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (b *bench) step(ctx context.Context, e benchEvent) {
+	b.mu.Lock()
+	if l, ok := e.ev.(tasks.LeaseIn); ok {
+		b.jobs[l.Lease.Job] = b.noted(l.Lease)
+	}
+	effects := b.machine.Step(time.Now(), e.ev)
+	b.mu.Unlock()
+	var said []tasks.WorkerEffect
+	for _, f := range effects {
+		if e.answer != nil && answers(f) {
+			said = append(said, f)
+			continue
+		}
+		b.do(ctx, f)
+	}
+	if e.answer != nil {
+		e.answer <- said
+	}
+	if e.then != nil {
+		e.then()
+	}
+}
+
+// noted is called with the lock held.
+func (b *bench) noted(l tasks.Lease) *benchJob {
+	j := b.jobs[l.Job]
+	if j == nil {
+		j = &benchJob{origin: l.Origin, made: map[tasks.CID]bool{}}
+	}
+	j.grace = max(j.grace, l.Duration+l.Grace)
+	return j
+}
+
+func answers(f tasks.WorkerEffect) bool {
+	switch f.(type) {
+	case tasks.SendBid, tasks.Refuse:
+		return true
+	}
+	return false
+}
+
+func (b *bench) do(ctx context.Context, f tasks.WorkerEffect) {
+	s := b.s
+	switch f := f.(type) {
+	case tasks.SendBid:
+		s.crew.spawn(func(ctx context.Context) { b.bid(ctx, f) })
+	case tasks.Start:
+		runCtx, cancel := context.WithCancel(ctx)
+		k := runKey{f.Execution.Job, f.Lease, f.Execution.Ref, f.Replica}
+		b.mu.Lock()
+		b.running[k] = cancel
+		b.mu.Unlock()
+		s.emit(Event{Kind: WorkStarted, Job: f.Execution.Job, Ref: f.Execution.Ref, Worker: f.Origin})
+		if !s.crew.spawn(func(context.Context) { b.execute(runCtx, cancel, k, f) }) {
+			cancel()
+		}
+	case tasks.Stop:
+		b.mu.Lock()
+		if cancel := b.running[runKey{f.Job, f.Lease, f.Ref, f.Replica}]; cancel != nil {
+			cancel()
+		}
+		b.mu.Unlock()
+	case tasks.Deliver:
+		s.crew.spawn(func(ctx context.Context) { b.deliver(ctx, f) })
+	case tasks.ReleaseOutput:
+		b.mu.Lock()
+		if j := b.jobs[f.Job]; j != nil {
+			delete(j.made, f.Output)
+		}
+		b.mu.Unlock()
+		s.crew.spawn(func(ctx context.Context) { b.release(ctx, f.Job, f.Output) })
+	case tasks.ReleaseJob:
+		b.mu.Lock()
+		delete(b.jobs, f.Job)
+		var gone []wire.ReceiptKey
+		for k := range b.kept {
+			if k.Job == f.Job {
+				gone = append(gone, k)
+				delete(b.kept, k)
+			}
+		}
+		b.mu.Unlock()
+		s.crew.spawn(func(ctx context.Context) {
+			b.settle(ctx, gone)
+			b.release(ctx, f.Job, "")
+		})
+	case tasks.Refuse:
+		s.log.Debug("refusal has nobody to go to", "job", f.Job, "reason", f.Reason)
+	}
+}
+
+func (b *bench) release(ctx context.Context, job tasks.JobID, output tasks.CID) {
+	if err := b.s.cfg.Data.ReleaseWork(ctx, job, output); err != nil && ctx.Err() == nil {
+		b.s.log.Warn("work not released", "job", job, "output", output, "err", err)
+	}
+}
+
+// bid tells an origin what this node would take. One that does not arrive is
+// not repeated: the offer comes again.
+func (b *bench) bid(ctx context.Context, f tasks.SendBid) {
+	req, err := wire.MarshalBid(f.Bid)
+	if err != nil {
+		b.s.log.Error("bid not encoded", "err", err)
+		return
+	}
+	id, err := peerOf(f.To)
+	if err != nil {
+		b.s.log.Error("bid for no peer", "err", err)
+		return
+	}
+	if id == b.s.host.ID() {
+		_, err = b.s.serveBid(ctx, id, req)
+	} else {
+		b.s.metrics.sent("bid")
+		_, err = b.s.host.Call(ctx, id, bidProtocol, req)
+	}
+	if err != nil && ctx.Err() == nil {
+		b.s.log.Debug("bid not taken", "job", f.Bid.Job, "peer", id, "err", err)
+	}
+}
+
+// execute brings a task's inputs, runs it and says what came of it.
+func (b *bench) execute(ctx context.Context, cancel context.CancelFunc, k runKey, f tasks.Start) {
+	defer cancel()
+	out := b.outcome(ctx, f)
+	b.mu.Lock()
+	delete(b.running, k)
+	if j := b.jobs[k.job]; j != nil && out.Output != "" {
+		j.made[out.Output] = true
+	}
+	b.mu.Unlock()
+	b.s.metrics.ran(out)
+	b.s.emit(Event{Kind: WorkEnded, Job: k.job, Ref: k.ref, Worker: f.Origin, Reason: out.Reason, Text: out.Detail})
+	b.push(tasks.Ran{Job: k.job, Lease: k.lease, Ref: k.ref, Replica: k.replica, Outcome: out, Runner: b.s.cfg.Version})
+}
+
+func (b *bench) outcome(ctx context.Context, f tasks.Start) tasks.Outcome {
+	x := f.Execution
+	if err := b.bring(ctx, f.Origin, f.Lease, x); err != nil {
+		reason := tasks.InputUnavailable
+		if errors.Is(err, ErrBadSpan) {
+			reason = tasks.BadInput
+		}
+		return tasks.Outcome{Reason: reason, Detail: clip(err.Error())}
+	}
+	out, err := b.s.cfg.Runner.Run(ctx, x)
+	if err != nil {
+		return tasks.Outcome{Reason: tasks.WorkerFault, Detail: clip(err.Error())}
+	}
+	return bounded(out)
+}
+
+// bounded keeps an outcome within what a receipt carries.
+func bounded(o tasks.Outcome) tasks.Outcome {
+	o.Detail = clip(o.Detail)
+	if len(o.Inline) > wire.MaxInline {
+		o.Inline = nil
+	}
+	if len(o.Log) > wire.MaxLog {
+		o.Log = o.Log[len(o.Log)-wire.MaxLog:]
+	}
+	if o.Reason != tasks.OK {
+		o.Output, o.Inline = "", nil
+	}
+	return o
+}
+
+// bring fetches what an execution reads. What was fetched ahead is here.
+func (b *bench) bring(ctx context.Context, origin tasks.PeerID, lease tasks.LeaseID, x tasks.Execution) error {
+	if origin == b.s.self {
+		return nil
+	}
+	from, err := peerOf(origin)
+	if err != nil {
+		return err
+	}
+	ticket, err := wire.MarshalTicket(wire.Ticket{Job: x.Job, Lease: lease})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.s.cfg.FetchTimeout)
+	defer cancel()
+	spans := append([]tasks.Span{{Root: x.Program, Length: -1}}, x.Stdin...)
+	for _, in := range x.Inputs {
+		spans = append(spans, in)
+	}
+	for _, span := range spans {
+		if err := b.s.cfg.Data.Fetch(ctx, span, []peer.ID{from}, ticket); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ahead fetches the inputs of a lease in order while earlier ones run, so that a
+// slot never waits for the network twice.
+func (b *bench) ahead(l tasks.Lease) {
+	if l.Origin == b.s.self {
+		return
+	}
+	b.s.crew.spawn(func(ctx context.Context) {
+		for _, a := range l.Assignments {
+			b.mu.Lock()
+			_, wanted := b.jobs[l.Job]
+			b.mu.Unlock()
+			if !wanted {
+				return
+			}
+			x := tasks.Execution{Job: l.Job, Program: l.Program, Stdin: a.Task.Stdin, Inputs: a.Task.Inputs}
+			if err := b.bring(ctx, l.Origin, l.ID, x); err != nil {
+				return // the run itself says why
+			}
+		}
+	})
+}
+
+// seen hears that a peer is there again.
+func (b *bench) seen(p tasks.PeerID) { b.push(tasks.OriginSeen{Origin: p}) }
+
+// hear takes an offer. With no answer wanted it may be dropped: there are more.
+func (b *bench) hear(origin peer.ID, o tasks.Offer, answer chan<- []tasks.WorkerEffect) bool {
+	s := b.s
+	ev := tasks.OfferIn{Offer: o, Able: s.able(o), Cached: s.cached(o), Probe: answer != nil}
+	var ok bool
+	if ev.RTT, ok = s.rtt(origin); !ok {
+		ev.RTT = s.host.Distance(o.Coord)
+	}
+	return b.inbox.offer(benchInbox, benchEvent{ev: ev, answer: answer})
+}
+
+// able is this node's own filter: what it runs and what its owner allows.
+func (s *Service) able(o tasks.Offer) tasks.Reason {
+	kind := false
+	for _, k := range s.cfg.Kinds {
+		kind = kind || k == o.Kind
+	}
+	s.mu.Lock()
+	memory := s.limits().Memory
+	s.mu.Unlock()
+	switch {
+	case !kind, memory > 0 && o.Needs.Memory > memory:
+		return tasks.WorkerLacks
+	case s.cfg.Allow != nil:
+		return s.cfg.Allow(o)
+	}
+	return tasks.OK
+}
+
+// limits is called with the service's lock held.
+func (s *Service) limits() tasks.SetLimits { return s.cfg.Limits }
+
+func (s *Service) cached(o tasks.Offer) bool {
+	ctx, ok := s.crew.enter()
+	if !ok {
+		return false
+	}
+	defer s.crew.leave()
+	for _, root := range append([]tasks.CID{o.Program}, o.Inputs...) {
+		if !s.cfg.Data.Cached(ctx, root) {
+			return false
+		}
+	}
+	return true
+}
+
+// SetLimits changes what the device gives: slots, memory, pause. Tasks that run
+// go on.
+func (s *Service) SetLimits(l tasks.SetLimits) {
+	s.mu.Lock()
+	s.cfg.Limits = l
+	s.mu.Unlock()
+	if s.bench != nil {
+		s.bench.push(l)
+	}
+}
+
+// Limits is what SetLimits said last.
+func (s *Service) Limits() tasks.SetLimits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limits()
+}

@@ -1,0 +1,183 @@
+package market
+
+import (
+	"context"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// courier gathers what this node, as origin, has to say to one worker, and sends
+// it as few messages: while one is on its way the next fills. It lives as long as
+// it has something to say.
+type courier struct {
+	s       *Service
+	to      peer.ID
+	leases  []granted
+	renewed map[tasks.JobID][]tasks.LeaseID
+	revoked []wire.Revocation
+	verdict []tasks.Verdict
+}
+
+// granted is a lease on its way, and who hears of its failure.
+type granted struct {
+	lease tasks.Lease
+	desk  *desk
+}
+
+// ordersBytes is about how much one message carries, but for a single lease that
+// is larger.
+const ordersBytes = 1 << 20
+
+// tell adds to what a worker is told, under the service's lock, and starts its
+// courier if none is under way.
+func (s *Service) tell(to tasks.PeerID, add func(c *courier)) {
+	id, err := peerOf(to)
+	if err != nil {
+		s.log.Error("peer ID of the market's own is malformed", "peer", to, "err", err)
+		return
+	}
+	s.mu.Lock()
+	c, under := s.couriers[id]
+	if !under {
+		c = &courier{s: s, to: id, renewed: map[tasks.JobID][]tasks.LeaseID{}}
+		s.couriers[id] = c
+	}
+	add(c)
+	s.mu.Unlock()
+	if !under && !s.crew.spawn(c.run) {
+		s.mu.Lock()
+		delete(s.couriers, id)
+		s.mu.Unlock()
+	}
+}
+
+func (c *courier) run(ctx context.Context) {
+	for {
+		leases, o, verdicts, more := c.load()
+		if !more {
+			return
+		}
+		c.deliver(ctx, leases, o, verdicts)
+	}
+}
+
+// load takes what fits one message; more is false, and the courier is gone, when
+// there was nothing.
+func (c *courier) load() (leases []granted, o wire.Orders, verdicts []tasks.Verdict, more bool) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if len(c.leases) == 0 && len(c.renewed) == 0 && len(c.revoked) == 0 && len(c.verdict) == 0 {
+		delete(c.s.couriers, c.to)
+		return nil, o, nil, false
+	}
+	n := min(len(c.leases), 32)
+	leases, c.leases = c.leases[:n:n], c.leases[n:]
+	for job, ids := range c.renewed {
+		if len(o.Renewals) == wire.MaxLeases {
+			break
+		}
+		k := min(len(ids), wire.MaxLeases)
+		o.Renewals = append(o.Renewals, wire.Renewal{Job: job, Leases: ids[:k:k]})
+		if c.renewed[job] = ids[k:]; len(ids) == k {
+			delete(c.renewed, job)
+		}
+	}
+	n = min(len(c.revoked), wire.MaxLeases)
+	o.Revokes, c.revoked = c.revoked[:n:n], c.revoked[n:]
+	n = min(len(c.verdict), wire.MaxBatch)
+	verdicts, c.verdict = c.verdict[:n:n], c.verdict[n:]
+	return leases, o, verdicts, true
+}
+
+// deliver sends one load. What does not arrive is not repeated here: a lease
+// that failed is leased again, and a worker asks again for its verdicts.
+func (c *courier) deliver(ctx context.Context, leases []granted, o wire.Orders, verdicts []tasks.Verdict) {
+	s := c.s
+	if len(verdicts) > 0 {
+		b, err := wire.MarshalVerdicts(s.mesh, verdicts)
+		if err == nil {
+			b, err = s.seal(wire.DomainVerdicts, b)
+		}
+		if err != nil {
+			s.log.Error("verdicts not encoded", "err", err)
+		} else {
+			o.Verdicts = [][]byte{b}
+		}
+	}
+	var with []granted
+	size := 0
+	for i := 0; i <= len(leases); i++ {
+		var sealed []byte
+		if i < len(leases) {
+			b, err := wire.MarshalLease(leases[i].lease)
+			if err == nil {
+				b, err = s.seal(wire.DomainLease, b)
+			}
+			if err != nil {
+				s.log.Error("lease not encoded", "job", leases[i].lease.Job, "err", err)
+				leases[i].failed(tasks.WorkerFault)
+				continue
+			}
+			sealed = b
+		}
+		if i == len(leases) || size > 0 && size+len(sealed) > ordersBytes {
+			if i < len(leases) || !empty(o) {
+				c.send(ctx, with, o)
+			}
+			o, with, size = wire.Orders{}, nil, 0
+		}
+		if sealed != nil {
+			o.Leases, with, size = append(o.Leases, sealed), append(with, leases[i]), size+len(sealed)
+		}
+	}
+}
+
+func empty(o wire.Orders) bool {
+	return len(o.Leases) == 0 && len(o.Renewals) == 0 && len(o.Revokes) == 0 && len(o.Verdicts) == 0
+}
+
+func (c *courier) send(ctx context.Context, with []granted, o wire.Orders) {
+	refused, err := c.call(ctx, o)
+	if err != nil {
+		reason, after := reasonOf(err)
+		if ctx.Err() == nil {
+			c.s.log.Debug("orders not delivered", "peer", c.to, "leases", len(with), "err", err)
+		}
+		for _, g := range with {
+			g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: reason, RetryAfter: after})
+		}
+		return
+	}
+	for _, r := range refused {
+		for _, g := range with {
+			if g.lease.ID == r.Lease {
+				g.desk.push(tasks.LeaseFailed{Lease: r.Lease, Worker: g.lease.Worker, Reason: r.Reason, RetryAfter: r.RetryAfter})
+			}
+		}
+	}
+}
+
+func (c *courier) call(ctx context.Context, o wire.Orders) ([]wire.RefusedLease, error) {
+	req, err := wire.MarshalOrders(o)
+	if err != nil {
+		return nil, err
+	}
+	var resp []byte
+	if c.to == c.s.host.ID() {
+		resp, err = c.s.serveOrders(ctx, c.to, req)
+	} else {
+		c.s.metrics.sent("orders")
+		resp, err = c.s.host.Call(ctx, c.to, ordersProtocol, req)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return wire.UnmarshalOrdersReply(resp)
+}
+
+func (g granted) failed(reason tasks.Reason) {
+	g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: reason})
+}

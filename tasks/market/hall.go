@@ -1,0 +1,420 @@
+package market
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/p2p"
+	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// hall is where published jobs are heard, kept, taken up and answered: the one
+// goroutine that drives every Adoption and Submission.
+type hall struct {
+	s     *Service
+	inbox *inbox[func(context.Context)]
+
+	// The rest belongs to run.
+	adoptions   map[tasks.JobID]*adoption
+	submissions map[tasks.JobID]*submission
+	early       map[tasks.JobID]tasks.Notice // of origins of jobs not heard yet
+}
+
+// adoption is a published job that this host heard of.
+type adoption struct {
+	machine   *tasks.Adoption
+	submitter tasks.PeerID
+	sealed    []byte
+	sub       wire.Submission
+}
+
+// submission is a job that this node published.
+type submission struct {
+	machine *tasks.Submission
+	record  wire.PublishedRecord
+	origin  tasks.PeerID // heard last
+	waiting map[tasks.PeerID][]chan<- bool
+}
+
+// hallInbox bounds what the jobs topic may leave.
+const hallInbox = 4096
+
+// What stands first in a message of the jobs topic.
+const (
+	topicSubmission = 1
+	topicNotice     = 2
+)
+
+// MaxTopic is the most that a message of the jobs topic may weigh.
+const MaxTopic = 80 << 10
+
+func newHall(s *Service) *hall {
+	return &hall{s: s, inbox: newInbox[func(context.Context)](), adoptions: map[tasks.JobID]*adoption{},
+		submissions: map[tasks.JobID]*submission{}, early: map[tasks.JobID]tasks.Notice{}}
+}
+
+func (h *hall) run(ctx context.Context) {
+	next := newAlarm()
+	defer next.t.Stop()
+	for {
+		now := time.Now()
+		for id, a := range h.adoptions {
+			if due(now, a.machine.Next()) {
+				h.adopt(ctx, id, tasks.AdoptionTick{})
+			}
+		}
+		for id, p := range h.submissions {
+			if due(now, p.machine.Next()) {
+				h.submit(ctx, id, tasks.SubmissionTick{})
+			}
+		}
+		next.set(h.next())
+		select {
+		case <-h.inbox.ready:
+			for _, f := range h.inbox.take(stepAtOnce) {
+				f(ctx)
+			}
+		case <-next.t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func due(now, at time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+func (h *hall) next() (at time.Time) {
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	for _, a := range h.adoptions {
+		sooner(a.machine.Next())
+	}
+	for _, p := range h.submissions {
+		sooner(p.machine.Next())
+	}
+	return at
+}
+
+// do runs f on the hall's goroutine.
+func (h *hall) do(f func(context.Context)) { h.inbox.push(f) }
+
+// restore takes up, before run, what was durable.
+func (h *hall) restore(ctx context.Context) error {
+	store := h.s.cfg.Store
+	published, err := store.Published(ctx)
+	if err != nil {
+		return fmt.Errorf("market: read published jobs: %w", err)
+	}
+	for _, r := range published {
+		if r.Answer == nil {
+			if err := h.follow(r); err != nil {
+				return err
+			}
+		}
+	}
+	jobs, err := store.Jobs(ctx)
+	if err != nil {
+		return fmt.Errorf("market: read jobs: %w", err)
+	}
+	for _, j := range jobs {
+		if !j.Published || j.Forgotten || h.s.cfg.NoHost {
+			continue
+		}
+		full, err := store.Job(ctx, j.ID)
+		if err != nil {
+			return fmt.Errorf("market: read job: %w", err)
+		}
+		sub, _, err := openSubmission(full.Submission)
+		if err != nil {
+			return fmt.Errorf("market: job %s: %w", j.ID, err)
+		}
+		rec := tasks.AdoptionRecord{Adopted: true, Term: j.Term, Yielded: j.Yielded, Taken: j.Taken}
+		if j.State.Over() {
+			rec.Answer = answerOf(j, h.s.self)
+		}
+		m, err := tasks.RestoreAdoption(h.adoptionConfig(j.ID), j.ID, j.Submitter, rec, time.Now())
+		if err != nil {
+			return fmt.Errorf("market: job %s: %w", j.ID, err)
+		}
+		h.s.learnLater(sub.Record, j.Submitter)
+		h.adoptions[j.ID] = &adoption{machine: m, submitter: j.Submitter, sealed: full.Submission, sub: sub}
+	}
+	return nil
+}
+
+func answerOf(j wire.JobRecord, self tasks.PeerID) *tasks.JobAnswer {
+	return &tasks.JobAnswer{Job: j.ID, Term: j.Term, Origin: self, State: j.State, Reason: j.Reason, Detail: j.Detail, Output: j.Output, Size: j.Size}
+}
+
+func (s *Service) learnLater(record []byte, of tasks.PeerID) {
+	if id, err := peerOf(of); err == nil {
+		s.learn(record, id)
+	}
+}
+
+func (h *hall) adoptionConfig(id tasks.JobID) tasks.AdoptionConfig {
+	c := h.s.cfg.Adoption
+	c.Self, c.Rand, c.Hosts = h.s.self, h.s.rand("adoption "+string(id)), h.hosts()
+	return c
+}
+
+// hosts counts the members that could adopt, this node included.
+func (h *hall) hosts() int {
+	n := 1
+	for _, c := range h.s.host.Known() {
+		if c.Capacity.Rights.Has(auth.Host) {
+			n++
+		}
+	}
+	return n
+}
+
+// OnJob takes a message of the jobs topic; from is who signed it there. What
+// can't be used is dropped.
+func (s *Service) OnJob(from peer.ID, payload []byte) {
+	if from == s.host.ID() || len(payload) < 2 {
+		return
+	}
+	var err error
+	switch payload[0] {
+	case topicSubmission:
+		err = s.hall.hearSubmission(from, payload[1:])
+	case topicNotice:
+		err = s.hall.hearNotice(from, payload[1:])
+	default: // of a later version
+	}
+	if err != nil {
+		s.log.Warn("message of the jobs topic refused", "peer", from, "err", err)
+	}
+}
+
+func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
+	if h.s.cfg.NoHost || !h.s.rights().Has(auth.Host) {
+		return nil
+	}
+	sub, signer, err := openSubmission(sealed)
+	if err != nil {
+		return err
+	}
+	if signer != from {
+		return fmt.Errorf("submission of %s, published by another", signer)
+	}
+	if sub.Mesh != h.s.mesh {
+		return fmt.Errorf("submission of mesh %q", sub.Mesh)
+	}
+	if m, ok := h.s.host.Member(signer); ok && !m.Grant.Rights.Has(auth.Submit) {
+		return fmt.Errorf("submitter's token does not allow submit")
+	}
+	if err := sub.Spec.WithDefaults().Validate(); err != nil {
+		return fmt.Errorf("submission's spec: %w", err)
+	}
+	h.s.learn(sub.Record, signer)
+	id := JobIDOf(sealed)
+	h.inbox.offer(hallInbox, func(ctx context.Context) {
+		if h.adoptions[id] != nil {
+			h.adopt(ctx, id, tasks.Resubmitted{})
+			return
+		}
+		if len(h.adoptions) >= h.s.cfg.MaxAdoptions {
+			return // others have room
+		}
+		if _, err := h.s.cfg.Store.Job(ctx, id); err == nil {
+			return // over, and forgotten here
+		}
+		m, err := tasks.NewAdoption(h.adoptionConfig(id), id, idOf(signer), time.Now())
+		if err != nil {
+			h.s.log.Warn("published job not followed", "job", id, "err", err)
+			return
+		}
+		h.adoptions[id] = &adoption{machine: m, submitter: idOf(signer), sealed: sealed, sub: sub}
+		h.adopt(ctx, id, tasks.AdoptionTick{})
+		if n, ok := h.early[id]; ok {
+			delete(h.early, id)
+			h.adopt(ctx, id, tasks.NoticeIn{Notice: n})
+		}
+	})
+	return nil
+}
+
+func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
+	signer, payload, err := p2p.OpenSealed(wire.DomainNotice, wire.MaxNotice, sealed)
+	if err != nil {
+		return err
+	}
+	mesh, n, err := wire.UnmarshalNotice(payload)
+	if err != nil {
+		return err
+	}
+	if signer != from || n.From != idOf(signer) || mesh != h.s.mesh {
+		return fmt.Errorf("notice of %s in mesh %q, published by another", n.From, mesh)
+	}
+	h.inbox.offer(hallInbox, func(ctx context.Context) {
+		if p := h.submissions[n.Job]; p != nil && n.Kind == tasks.NoticeOrigin {
+			h.s.learn(n.Addresses, signer)
+			p.origin = n.From
+			h.submit(ctx, n.Job, tasks.OriginHeard{Notice: n})
+		}
+		switch {
+		case h.adoptions[n.Job] != nil:
+			h.adopt(ctx, n.Job, tasks.NoticeIn{Notice: n})
+		case n.Kind != tasks.NoticeAnswered && len(h.early) < h.s.cfg.MaxAdoptions:
+			h.early[n.Job] = n
+		case n.Kind == tasks.NoticeAnswered:
+			delete(h.early, n.Job)
+		}
+	})
+	return nil
+}
+
+// over hears from a desk that a published job is over, durably.
+func (h *hall) over(a tasks.JobAnswer) {
+	h.do(func(ctx context.Context) { h.adopt(ctx, a.Job, tasks.JobOver{Answer: a}) })
+}
+
+// adopt steps one adoption and does what it asks.
+func (h *hall) adopt(ctx context.Context, id tasks.JobID, ev tasks.AdoptionEvent) {
+	a := h.adoptions[id]
+	if a == nil {
+		return
+	}
+	for _, e := range a.machine.Step(time.Now(), ev) {
+		if err := h.doAdoption(ctx, id, a, e); err != nil {
+			return // the store failed: Run ends
+		}
+	}
+}
+
+func (h *hall) doAdoption(ctx context.Context, id tasks.JobID, a *adoption, e tasks.AdoptionEffect) error {
+	s := h.s
+	switch e := e.(type) {
+	case tasks.Adopt:
+		rec := record(id, a.sealed, a.sub, a.submitter, s.cfg.Now())
+		rec.Published = true
+		return s.durably(ctx, func(ctx context.Context) error { _, err := s.cfg.Store.AddJob(ctx, rec); return err })
+	case tasks.SendNotice:
+		h.notice(e.Notice)
+	case tasks.BecomeOrigin:
+		if err := s.apply(ctx, wire.Change{Job: id, Term: e.Term}); err != nil {
+			return err
+		}
+		s.emit(Event{Kind: JobAdopted, Job: id, Text: fmt.Sprintf("term %d", e.Term)})
+		s.takeUp(id)
+	case tasks.Yield:
+		if err := s.apply(ctx, wire.Change{Job: id, Yielded: e.Term}); err != nil {
+			return err
+		}
+		if d := s.desk(id); d != nil {
+			d.push(tasks.Superseded{Term: e.Term, By: e.To})
+		}
+	case tasks.SendAnswer:
+		s.crew.spawn(func(ctx context.Context) { h.sendAnswer(ctx, id, a, e.Answer) })
+	case tasks.Forget:
+		if _, err := s.cfg.Store.Job(ctx, id); err == nil {
+			if err := s.apply(ctx, wire.Change{Job: id, Forgotten: true}); err != nil {
+				return err
+			}
+		}
+		if d := s.desk(id); d != nil {
+			d.push(tasks.CancelJob{Detail: e.Why})
+		}
+		delete(h.adoptions, id)
+	}
+	return nil
+}
+
+// takeUp opens the job's desk at its new term, once the desk of an old one is
+// gone.
+func (s *Service) takeUp(id tasks.JobID) {
+	old := s.desk(id)
+	if old == nil {
+		s.openDesk(id)
+		return
+	}
+	s.crew.spawn(func(ctx context.Context) {
+		select {
+		case <-old.done:
+			s.openDesk(id)
+		case <-ctx.Done():
+		}
+	})
+}
+
+func record(id tasks.JobID, sealed []byte, sub wire.Submission, submitter tasks.PeerID, now time.Time) wire.JobRecord {
+	return wire.JobRecord{ID: id, Submission: sealed, Name: sub.Spec.Name, Submitter: submitter, Created: now, State: tasks.Splitting, Retention: sub.Spec.Retention}
+}
+
+// notice signs and publishes.
+func (h *hall) notice(n tasks.Notice) {
+	s := h.s
+	if rec, err := s.host.Record(); err == nil {
+		n.Addresses = rec
+	}
+	b, err := wire.MarshalNotice(s.mesh, n)
+	if err == nil {
+		b, err = s.seal(wire.DomainNotice, b)
+	}
+	if err != nil {
+		s.log.Error("notice not encoded", "job", n.Job, "err", err)
+		return
+	}
+	h.publish(append([]byte{topicNotice}, b...))
+}
+
+func (h *hall) publish(message []byte) {
+	s := h.s
+	s.metrics.sent("jobs topic")
+	s.crew.spawn(func(ctx context.Context) {
+		if err := s.cfg.Publisher.PublishJob(ctx, message); err != nil && ctx.Err() == nil {
+			s.log.Warn("not published on the jobs topic", "err", err)
+		}
+	})
+}
+
+// sendAnswer gives the submitter what its job came to.
+func (h *hall) sendAnswer(ctx context.Context, id tasks.JobID, a *adoption, ans tasks.JobAnswer) {
+	err := h.callAnswer(ctx, a.submitter, ans)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		h.s.log.Info("answer not delivered", "job", id, "peer", a.submitter, "err", err)
+		h.do(func(ctx context.Context) { h.adopt(ctx, id, tasks.AnswerFailed{}) })
+		return
+	}
+	h.do(func(ctx context.Context) {
+		if h.s.apply(ctx, wire.Change{Job: id, Taken: true}) == nil {
+			h.adopt(ctx, id, tasks.AnswerTaken{})
+		}
+	})
+}
+
+func (h *hall) callAnswer(ctx context.Context, to tasks.PeerID, ans tasks.JobAnswer) error {
+	s := h.s
+	id, err := peerOf(to)
+	if err != nil {
+		return err
+	}
+	ans.Detail = clip(ans.Detail)
+	b, err := wire.MarshalAnswer(s.mesh, ans)
+	if err == nil {
+		b, err = s.seal(wire.DomainAnswer, b)
+	}
+	if err != nil {
+		return err
+	}
+	s.metrics.sent("answer")
+	resp, err := s.host.Call(ctx, id, answerProtocol, b)
+	if err != nil {
+		return err
+	}
+	_, err = wire.UnmarshalAnswerReply(resp)
+	return err
+}

@@ -1,0 +1,323 @@
+package market
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/p2p"
+	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// BusyError says that this node holds as many jobs as it may.
+type BusyError struct{ RetryAfter time.Duration }
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("this node holds as many jobs as it may: try again in %s", e.RetryAfter)
+}
+
+// Submit takes a job that this node will be the origin of. The job is durable
+// when Submit returns its ID.
+func (s *Service) Submit(ctx context.Context, spec tasks.Spec) (tasks.JobID, error) {
+	if s.cfg.Light {
+		return "", fmt.Errorf("submit: this node holds no jobs: publish instead")
+	}
+	if err := s.reserve(); err != nil {
+		return "", fmt.Errorf("submit: %w", err)
+	}
+	defer s.unreserve()
+	id, sealed, sub, err := s.sign(spec, nil, nil)
+	if err != nil {
+		return "", fmt.Errorf("submit: %w", err)
+	}
+	rec := record(id, sealed, sub, s.self, s.cfg.Now())
+	rec.Term = 1
+	if _, err := s.cfg.Store.AddJob(ctx, rec); err != nil {
+		return "", fmt.Errorf("submit: %w", err)
+	}
+	s.emit(Event{Kind: JobSubmitted, Job: id, State: tasks.Splitting, Text: spec.Name})
+	s.metrics.submitted()
+	s.openDesk(id)
+	return id, nil
+}
+
+// reserve counts a job that is about to be one in hand.
+func (s *Service) reserve() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.desks)+s.adding >= s.cfg.MaxJobs {
+		return &BusyError{RetryAfter: 10 * time.Second}
+	}
+	s.adding++
+	return nil
+}
+
+func (s *Service) unreserve() {
+	s.mu.Lock()
+	s.adding--
+	s.mu.Unlock()
+}
+
+// sign makes a signed submission of a spec.
+func (s *Service) sign(spec tasks.Spec, blobs []wire.Blob, providers []tasks.PeerID) (tasks.JobID, []byte, wire.Submission, error) {
+	spec = spec.WithDefaults()
+	if err := spec.Validate(); err != nil {
+		return "", nil, wire.Submission{}, err
+	}
+	if err := s.may(s.host.ID(), auth.Submit); err != nil {
+		return "", nil, wire.Submission{}, err
+	}
+	sub := wire.Submission{Mesh: s.mesh, Spec: spec, Nonce: make([]byte, 16), Created: s.cfg.Now(), Blobs: blobs, Providers: providers}
+	rand.Read(sub.Nonce) // never fails
+	if rec, err := s.host.Record(); err == nil {
+		sub.Record = rec
+	}
+	payload, err := wire.MarshalSubmission(sub)
+	if err != nil {
+		return "", nil, sub, err
+	}
+	if _, err := wire.UnmarshalSubmission(payload); err != nil {
+		return "", nil, sub, err // nobody would take it
+	}
+	sealed, err := s.seal(wire.DomainSubmission, payload)
+	if err != nil {
+		return "", nil, sub, err
+	}
+	return JobIDOf(sealed), sealed, sub, nil
+}
+
+// Publish puts a job on the mesh's jobs topic for any host to adopt, and
+// follows it until one answer is accepted. Blobs are programs and inputs that
+// travel along, 64 KiB in all; what else the spec names is fetched from this
+// node and from providers. The submission is durable when Publish returns.
+func (s *Service) Publish(ctx context.Context, spec tasks.Spec, blobs []wire.Blob, providers []tasks.PeerID) (tasks.JobID, error) {
+	id, sealed, sub, err := s.sign(spec, blobs, providers)
+	if err != nil {
+		return "", fmt.Errorf("publish: %w", err)
+	}
+	if n := len(sealed) + 1; n > MaxTopic {
+		return "", fmt.Errorf("publish: the submission has %d bytes, at most %d may be published: name large programs and inputs by CID", n, MaxTopic)
+	}
+	r := wire.PublishedRecord{ID: id, Submission: sealed, Name: sub.Spec.Name, Created: s.cfg.Now(), Retention: sub.Spec.Retention}
+	if err := s.cfg.Store.AddPublished(ctx, r); err != nil {
+		return "", fmt.Errorf("publish: %w", err)
+	}
+	s.emit(Event{Kind: JobPublished, Job: id, Text: spec.Name})
+	s.hall.do(func(ctx context.Context) {
+		if err := s.hall.follow(r); err != nil {
+			s.log.Error("published job not followed", "job", id, "err", err)
+			return
+		}
+		s.hall.submit(ctx, id, tasks.SubmissionTick{})
+	})
+	return id, nil
+}
+
+// follow makes the machine of a job that this node published.
+func (h *hall) follow(r wire.PublishedRecord) error {
+	c := h.s.cfg.Submission
+	c.Self, c.Rand = h.s.self, h.s.rand("submission "+string(r.ID))
+	m, err := tasks.NewSubmission(c, r.ID, r.Answer, time.Now())
+	if err != nil {
+		return fmt.Errorf("market: published job %s: %w", r.ID, err)
+	}
+	h.submissions[r.ID] = &submission{machine: m, record: r, waiting: map[tasks.PeerID][]chan<- bool{}}
+	return nil
+}
+
+// submit steps one submission and does what it asks.
+func (h *hall) submit(ctx context.Context, id tasks.JobID, ev tasks.SubmissionEvent) {
+	p := h.submissions[id]
+	if p == nil {
+		return
+	}
+	s := h.s
+	for _, e := range p.machine.Step(time.Now(), ev) {
+		switch e := e.(type) {
+		case tasks.PublishSubmission:
+			h.publish(append([]byte{topicSubmission}, p.record.Submission...))
+		case tasks.KeepOutput:
+			s.crew.spawn(func(ctx context.Context) { h.keepOutput(ctx, e.Answer) })
+		case tasks.AcceptAnswer:
+			if err := s.durably(ctx, func(ctx context.Context) error {
+				_, err := s.cfg.Store.AcceptAnswer(ctx, e.Answer, s.cfg.Now())
+				return err
+			}); err != nil {
+				return
+			}
+			p.record.Answer, p.record.Answered = &e.Answer, s.cfg.Now()
+			s.emit(Event{Kind: JobAnswered, Job: id, Worker: e.Answer.Origin, State: e.Answer.State, Reason: e.Answer.Reason, Text: e.Answer.Detail})
+		case tasks.TellAnswered:
+			for _, w := range p.waiting[e.To] {
+				w <- e.Accepted
+			}
+			delete(p.waiting, e.To)
+		case tasks.PublishAnswered:
+			h.notice(e.Notice)
+		}
+	}
+}
+
+// keepOutput fetches the output of an answer, so that the origin may let go.
+func (h *hall) keepOutput(ctx context.Context, a tasks.JobAnswer) {
+	kept := tasks.OutputKept{Answer: a, OK: true}
+	if a.State == tasks.Done {
+		if err := h.fetchOutput(ctx, a); err != nil {
+			kept.OK, kept.Detail = false, clip(err.Error())
+		}
+	}
+	h.do(func(ctx context.Context) { h.submit(ctx, a.Job, kept) })
+}
+
+func (h *hall) fetchOutput(ctx context.Context, a tasks.JobAnswer) error {
+	from, err := peerOf(a.Origin)
+	if err != nil {
+		return err
+	}
+	ticket, err := wire.MarshalTicket(wire.Ticket{Job: a.Job, Lease: submissionTicket})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*h.s.cfg.FetchTimeout)
+	defer cancel()
+	if err := h.s.cfg.Data.Fetch(ctx, tasks.Span{Root: a.Output, Length: -1}, []peer.ID{from}, ticket); err != nil {
+		return err
+	}
+	return h.s.cfg.Data.Keep(ctx, a.Job, a.Output)
+}
+
+// serveAnswer takes what a published job came to. It answers when one is
+// accepted, durably: this one or another.
+func (s *Service) serveAnswer(ctx context.Context, from peer.ID, req []byte) ([]byte, error) {
+	if err := s.may(from, auth.Host); err != nil {
+		return nil, err
+	}
+	payload, err := openFrom(wire.DomainAnswer, wire.MaxAnswer, req, from)
+	if err != nil {
+		return nil, err
+	}
+	mesh, a, err := wire.UnmarshalAnswer(payload)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if mesh != s.mesh || a.Origin != idOf(from) {
+		return nil, p2p.Refuse(p2p.CodeMalformed, "an answer of another mesh or origin")
+	}
+	run, ok := s.crew.enter()
+	if !ok {
+		return nil, notReady()
+	}
+	defer s.crew.leave()
+	told := make(chan bool, 1)
+	unknown := make(chan error, 1)
+	s.hall.do(func(ctx context.Context) {
+		p := s.hall.submissions[a.Job]
+		if p == nil {
+			unknown <- s.answeredBefore(ctx, a.Job)
+			return
+		}
+		p.waiting[a.Origin] = append(p.waiting[a.Origin], told)
+		s.hall.submit(ctx, a.Job, tasks.AnswerIn{Answer: a})
+	})
+	select {
+	case accepted := <-told:
+		return wire.MarshalAnswerReply(accepted)
+	case err := <-unknown:
+		if err != nil {
+			return nil, err
+		}
+		return wire.MarshalAnswerReply(false)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-run.Done():
+		return nil, notReady()
+	}
+}
+
+// answeredBefore is nil when the job was published here and has its answer.
+func (s *Service) answeredBefore(ctx context.Context, id tasks.JobID) error {
+	list, err := s.cfg.Store.Published(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.ID == id && r.Answer != nil {
+			return nil
+		}
+	}
+	return p2p.Refuse(p2p.CodeNotFound, "this node did not publish that job")
+}
+
+// serveFollow tells how a job stands to who submitted it, and to any member
+// that may submit.
+func (s *Service) serveFollow(ctx context.Context, from peer.ID, req []byte) ([]byte, error) {
+	if err := s.may(from, auth.Submit); err != nil {
+		return nil, err
+	}
+	id, err := wire.UnmarshalFollow(req)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	v, err := s.Job(ctx, id)
+	if err != nil || v.Record.Submitter != idOf(from) {
+		return nil, p2p.Refuse(p2p.CodeNotFound, "no such job of yours here")
+	}
+	p := wire.Progress{Job: id, Term: v.Record.Term, Origin: s.self, State: v.Status.State, Reason: v.Status.Reason, Detail: clip(v.Status.Detail),
+		Tasks: v.Status.Tasks, Decided: v.Status.Decided, Leased: v.Status.Leased, Waiting: v.Status.Waiting, Releases: v.Status.Releases}
+	if len(v.Why) > 0 {
+		p.WaitsFor = clip(v.Why[0].Text)
+	}
+	return wire.MarshalProgress(p)
+}
+
+// Follow asks the origin of a job that this node published how it stands.
+func (s *Service) Follow(ctx context.Context, id tasks.JobID) (wire.Progress, error) {
+	var origin tasks.PeerID
+	if err := s.hall.ask(ctx, func(h *hall) {
+		if p := h.submissions[id]; p != nil {
+			origin = p.origin
+		}
+	}); err != nil {
+		return wire.Progress{}, err
+	}
+	if origin == "" {
+		return wire.Progress{}, fmt.Errorf("job %s: no host has taken it yet", id)
+	}
+	to, err := peerOf(origin)
+	if err != nil {
+		return wire.Progress{}, err
+	}
+	req, err := wire.MarshalFollow(id)
+	if err != nil {
+		return wire.Progress{}, err
+	}
+	resp, err := s.host.Call(ctx, to, followProtocol, req)
+	if err != nil {
+		return wire.Progress{}, err
+	}
+	return wire.UnmarshalProgress(resp)
+}
+
+// ask runs f on the hall's goroutine and waits for it.
+func (h *hall) ask(ctx context.Context, f func(*hall)) error {
+	run, ok := h.s.crew.enter()
+	if !ok {
+		return notReady()
+	}
+	defer h.s.crew.leave()
+	done := make(chan struct{})
+	h.do(func(context.Context) { f(h); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-run.Done():
+		return notReady()
+	}
+}

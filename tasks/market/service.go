@@ -1,0 +1,345 @@
+package market
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/p2p"
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/verify"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// Service is this node's part in the market. New makes it and registers its
+// protocols; Run makes it work.
+type Service struct {
+	cfg     Config
+	host    *p2p.Host
+	self    tasks.PeerID
+	mesh    string
+	log     *slog.Logger
+	metrics *metrics
+	events  hub
+	crew    crew
+
+	bench *bench // nil with NoWork
+	hall  *hall
+
+	mu       sync.Mutex
+	desks    map[tasks.JobID]*desk // jobs in hand
+	finished []*desk               // the last few that are over, for their history
+	couriers map[peer.ID]*courier
+	tallies  map[tasks.PeerID]wire.Tally
+	adding   int // submissions being made durable
+}
+
+// keepFinished is how many finished jobs keep their whole history in memory.
+const keepFinished = 16
+
+// New makes a service and registers its protocols on the host, which must not
+// run yet.
+func New(cfg Config) (*Service, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: cfg, host: cfg.Host, self: idOf(cfg.Host.ID()), mesh: string(cfg.Host.Mesh()), log: cfg.Log,
+		desks: map[tasks.JobID]*desk{}, couriers: map[peer.ID]*courier{}, tallies: map[tasks.PeerID]wire.Tally{},
+	}
+	if s.cfg.Seed == 0 {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(s.self)) // never fails
+		s.cfg.Seed = h.Sum64()
+	}
+	s.events = hub{keep: cfg.Events, subs: map[*Subscription]bool{}}
+	s.metrics = newMetrics(cfg.Registerer, s)
+	if !cfg.NoWork {
+		b, err := newBench(s)
+		if err != nil {
+			return nil, err
+		}
+		s.bench = b
+		s.host.Handle(probeProtocol, s.serveProbe)
+		s.host.Handle(ordersProtocol, s.serveOrders)
+	}
+	s.hall = newHall(s)
+	if !cfg.Light {
+		s.host.Handle(bidProtocol, s.serveBid)
+		s.host.Handle(reportProtocol, s.serveReport)
+		s.host.Handle(followProtocol, s.serveFollow)
+	}
+	s.host.Handle(answerProtocol, s.serveAnswer)
+	s.host.OnMember(s.member)
+	return s, nil
+}
+
+// Run takes up what was durable and works until ctx ends. It returns when every
+// goroutine of the service has ended; an error means that the store failed.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := s.restore(ctx); err != nil {
+		return err
+	}
+	s.crew.open(ctx, cancel)
+	defer s.crew.close()
+	jobs, err := s.cfg.Store.Jobs(ctx)
+	if err != nil {
+		return fmt.Errorf("market: read jobs: %w", err)
+	}
+	if s.bench != nil {
+		s.crew.spawn(s.bench.run)
+	}
+	s.crew.spawn(s.hall.run)
+	s.crew.spawn(s.sweep)
+	if !s.cfg.Light {
+		for _, r := range jobs {
+			if r.Origin() && !r.State.Over() {
+				s.openDesk(r.ID)
+			}
+		}
+	}
+	<-ctx.Done()
+	if cause := context.Cause(ctx); errors.Is(cause, errStore) {
+		return cause
+	}
+	return nil
+}
+
+// errStore ends Run: what can't be made durable must not be said.
+var errStore = errors.New("market: the store failed")
+
+// restore reads what must be known before the first message is answered.
+func (s *Service) restore(ctx context.Context) error {
+	tallies, err := s.cfg.Store.Tallies(ctx)
+	if err != nil {
+		return fmt.Errorf("market: read tallies: %w", err)
+	}
+	s.mu.Lock()
+	for p, t := range tallies {
+		s.tallies[p] = t
+	}
+	s.mu.Unlock()
+	if err := s.hall.restore(ctx); err != nil {
+		return err
+	}
+	if s.bench != nil {
+		return s.bench.restore(ctx)
+	}
+	return nil
+}
+
+// member hears who comes and goes. It must not block.
+func (s *Service) member(id peer.ID, joined bool) {
+	p := idOf(id)
+	if joined {
+		if s.bench != nil {
+			s.bench.seen(p)
+		}
+		return
+	}
+	for _, d := range s.allDesks() {
+		d.push(tasks.PeerGone{Worker: p})
+	}
+}
+
+func (s *Service) allDesks() []*desk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*desk, 0, len(s.desks))
+	for _, d := range s.desks {
+		out = append(out, d)
+	}
+	return out
+}
+
+func (s *Service) desk(id tasks.JobID) *desk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.desks[id]
+}
+
+// standing is what this node knows of a peer by its own measure.
+func (s *Service) standing(id peer.ID) tasks.Standing {
+	p := idOf(id)
+	s.mu.Lock()
+	t := s.tallies[p]
+	s.mu.Unlock()
+	st := tasks.Standing{Accepted: t.Accepted, Rejected: t.Rejected}
+	var ok bool
+	switch {
+	case p == s.self:
+	default:
+		if st.RTT, ok = s.rtt(id); !ok {
+			st.Unknown = true
+		}
+	}
+	return st
+}
+
+// rtt is the round trip to a peer, measured or else predicted.
+func (s *Service) rtt(id peer.ID) (time.Duration, bool) {
+	if id == s.host.ID() {
+		return 0, true
+	}
+	if d, ok := s.host.RTT(id); ok {
+		return d, true
+	}
+	return s.host.Predict(id)
+}
+
+// rand makes a source of its own for one job or side.
+func (s *Service) rand(of string) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(of)) // never fails
+	return rand.New(rand.NewPCG(s.cfg.Seed, h.Sum64()))
+}
+
+func (s *Service) originConfig(id tasks.JobID) tasks.OriginConfig {
+	c := s.cfg.Origin
+	c.Self, c.Judge, c.Rand = s.self, verify.Decide, s.rand("origin "+string(id))
+	return c
+}
+
+// apply makes a change durable, trying again for a while: a full disk or a busy
+// database may pass. When it does not, the service ends.
+func (s *Service) apply(ctx context.Context, c wire.Change) error {
+	if c.Empty() {
+		return nil
+	}
+	c.At = s.cfg.Now()
+	return s.durably(ctx, func(ctx context.Context) error { return s.cfg.Store.Apply(ctx, c) })
+}
+
+func (s *Service) durably(ctx context.Context, do func(context.Context) error) error {
+	var err error
+	for wait := 50 * time.Millisecond; wait < 10*time.Second; wait *= 2 {
+		if err = do(ctx); err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("store write failed", "err", err, "retry", wait)
+		if !sleep(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+	err = fmt.Errorf("%w: %w", errStore, err)
+	s.crew.fail(err)
+	return err
+}
+
+// sleep waits, and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// crew owns the service's goroutines.
+type crew struct {
+	mu      sync.Mutex
+	ctx     context.Context // lives as long as Run
+	cancel  context.CancelCauseFunc
+	running bool
+	wg      sync.WaitGroup
+}
+
+func (c *crew) open(ctx context.Context, cancel context.CancelCauseFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ctx, c.cancel = ctx, cancel
+	c.running = true
+}
+
+// spawn starts f, unless the service does not run.
+func (c *crew) spawn(f func(context.Context)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running || c.ctx.Err() != nil {
+		return false
+	}
+	c.wg.Add(1)
+	ctx := c.ctx
+	go func() {
+		defer c.wg.Done()
+		f(ctx)
+	}()
+	return true
+}
+
+// enter counts a caller in, so that Run waits for it; false when it is over.
+func (c *crew) enter() (context.Context, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running || c.ctx.Err() != nil {
+		return nil, false
+	}
+	c.wg.Add(1)
+	return c.ctx, true
+}
+
+func (c *crew) leave() { c.wg.Done() }
+
+func (c *crew) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancel != nil {
+		c.cancel(err)
+	}
+}
+
+func (c *crew) close() {
+	c.mu.Lock()
+	c.running = false
+	cancel := c.cancel
+	c.mu.Unlock()
+	cancel(nil)
+	c.wg.Wait()
+}
+
+// notReady is what peers are told before Run and after it.
+func notReady() error {
+	r := p2p.Refuse(p2p.CodeBusy, "not running yet, or stopping")
+	r.RetryAfter = time.Second
+	return r
+}
+
+// seal signs bytes as this node.
+func (s *Service) seal(domain string, payload []byte) ([]byte, error) {
+	b, err := s.host.Seal(domain, payload)
+	if err != nil {
+		return nil, fmt.Errorf("market: sign: %w", err)
+	}
+	return b, nil
+}
+
+// openFrom opens signed bytes that must be from's.
+func openFrom(domain string, most int, b []byte, from peer.ID) ([]byte, error) {
+	signer, payload, err := p2p.OpenSealed(domain, most, b)
+	if err != nil {
+		return nil, p2p.Refuse(p2p.CodeMalformed, "signature: %v", err)
+	}
+	if signer != from {
+		return nil, refuse(tasks.BadReceipt, 0, "signed by another peer than the one that sent it")
+	}
+	return payload, nil
+}
+
+// malformed turns a decoder's error into what its sender is told.
+func malformed(err error) error { return p2p.Refuse(p2p.CodeMalformed, "%v", err) }

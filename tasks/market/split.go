@@ -1,0 +1,211 @@
+package market
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/p2p"
+	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// JobIDOf names the job of a signed submission.
+func JobIDOf(sealed []byte) tasks.JobID {
+	sum := sha256.Sum256(sealed)
+	return tasks.JobID(strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:])))
+}
+
+// openSubmission opens signed bytes and says who signed them.
+func openSubmission(sealed []byte) (wire.Submission, peer.ID, error) {
+	signer, payload, err := p2p.OpenSealed(wire.DomainSubmission, wire.MaxSubmission, sealed)
+	if err != nil {
+		return wire.Submission{}, "", fmt.Errorf("submission: %w", err)
+	}
+	sub, err := wire.UnmarshalSubmission(payload)
+	return sub, signer, err
+}
+
+// splitPatience is how long a job's inputs may be out of reach before it fails.
+const splitPatience = 15 * time.Minute
+
+// split brings the program and the inputs here, cuts the tasks and makes them
+// durable. A Finish says that the job can't be run, and why.
+func (d *desk) split(ctx context.Context) (*tasks.Finish, error) {
+	deadline := time.Now().Add(splitPatience)
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		list, err := d.plan(ctx)
+		if err == nil {
+			err := d.s.apply(ctx, wire.Change{Job: d.job.ID, Split: list})
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var fatal *fatalSplit
+		switch {
+		case errors.As(err, &fatal):
+			return &tasks.Finish{State: tasks.Failed, Reason: fatal.reason, Detail: clip(fatal.Error())}, nil
+		case time.Now().After(deadline):
+			return &tasks.Finish{State: tasks.Failed, Reason: tasks.SplitFailed, Detail: clip(err.Error())}, nil
+		}
+		d.s.log.Info("inputs not here yet", "job", d.job.ID, "err", err, "retry", wait)
+		d.mu.Lock()
+		d.waits = tasks.Wait{Text: clip(err.Error()), Next: time.Now().Add(wait)}
+		d.mu.Unlock()
+		if cancelled, err := d.pause(ctx, wait); err != nil {
+			return nil, err
+		} else if cancelled {
+			return &tasks.Finish{State: tasks.Cancelled, Reason: tasks.CancelledByUser}, nil
+		}
+	}
+}
+
+// fatalSplit is a fault of the job that no waiting heals.
+type fatalSplit struct {
+	reason tasks.Reason
+	err    error
+}
+
+func (e *fatalSplit) Error() string { return e.err.Error() }
+func (e *fatalSplit) Unwrap() error { return e.err }
+
+// pause waits before the next try, and hears when the job is cancelled.
+func (d *desk) pause(ctx context.Context, wait time.Duration) (cancelled bool, err error) {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			return d.cancelled(), nil
+		case <-d.inbox.ready:
+			if d.cancelled() {
+				return true, nil
+			}
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+// cancelled looks for a cancellation among what came while there is no machine.
+// Nothing else can come that matters then.
+func (d *desk) cancelled() bool {
+	for _, e := range d.inbox.take(deskInbox) {
+		switch e.ev.(type) {
+		case tasks.CancelJob, tasks.Superseded:
+			return true
+		}
+	}
+	return false
+}
+
+// plan does one try.
+func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
+	spec := d.job.Spec
+	if err := d.checkSubmitter(ctx); err != nil {
+		return nil, err
+	}
+	for _, b := range d.submit.Blobs {
+		if err := d.s.cfg.Data.Put(ctx, d.job.ID, b.CID, b.Data); err != nil {
+			return nil, &fatalSplit{tasks.SplitFailed, fmt.Errorf("inline %s: %w", b.CID, err)}
+		}
+	}
+	from, ticket, err := d.providers()
+	if err != nil {
+		return nil, err
+	}
+	roots := []tasks.CID{spec.Program}
+	for _, in := range spec.Inputs {
+		roots = append(roots, in.Source)
+	}
+	if spec.Reduce != nil {
+		roots = append(roots, spec.Reduce.Program)
+	}
+	for _, root := range roots {
+		if err := d.bring(ctx, root, from, ticket); err != nil {
+			return nil, fmt.Errorf("fetch %s: %w", root, err)
+		}
+		if err := d.s.cfg.Data.Keep(ctx, d.job.ID, root); err != nil {
+			return nil, fmt.Errorf("keep %s: %w", root, err)
+		}
+	}
+	var sources []tasks.Source
+	for _, in := range spec.Inputs {
+		files, err := d.s.cfg.Data.Files(ctx, in.Source)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", in.Source, err)
+		}
+		sources = append(sources, tasks.Source{Input: in, Files: files})
+	}
+	list, err := tasks.PlanTasks(spec, sources, func(root tasks.CID, path string) (io.ReadCloser, error) {
+		return d.s.cfg.Data.Open(ctx, tasks.Span{Root: root, Path: path, Length: -1})
+	})
+	if err != nil && ctx.Err() == nil {
+		return nil, &fatalSplit{tasks.SplitFailed, err}
+	}
+	return list, err
+}
+
+func (d *desk) bring(ctx context.Context, root tasks.CID, from []peer.ID, ticket []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*d.s.cfg.FetchTimeout)
+	defer cancel()
+	return d.s.cfg.Data.Fetch(ctx, tasks.Span{Root: root, Length: -1}, from, ticket)
+}
+
+// providers says who may have a published job's data. A job of this node's own
+// has it here, or asks the mesh.
+func (d *desk) providers() ([]peer.ID, []byte, error) {
+	var from []peer.ID
+	for _, p := range append([]tasks.PeerID{d.job.Submitter}, d.submit.Providers...) {
+		if id, err := peerOf(p); err == nil && id != d.s.host.ID() {
+			from = append(from, id)
+		}
+	}
+	ticket, err := wire.MarshalTicket(wire.Ticket{Job: d.job.ID, Lease: submissionTicket})
+	return from, ticket, err
+}
+
+// submissionTicket stands where a lease would, in tickets between a published
+// job's submitter and its origin.
+const submissionTicket tasks.LeaseID = "submission"
+
+// checkSubmitter makes sure that a published job's submitter may submit: it
+// must have said hello to this node once before work is given out for it.
+func (d *desk) checkSubmitter(ctx context.Context) error {
+	if !d.job.Published || d.job.Submitter == d.s.self {
+		return nil
+	}
+	id, err := peerOf(d.job.Submitter)
+	if err != nil {
+		return &fatalSplit{tasks.NotMember, err}
+	}
+	if _, ok := d.s.host.Member(id); !ok {
+		d.s.learn(d.submit.Record, id)
+		if err := d.s.host.Connect(ctx, peer.AddrInfo{ID: id}); err != nil {
+			return fmt.Errorf("submitter %s can't be reached: %w", id, err)
+		}
+	}
+	if err := d.s.may(id, auth.Submit); err != nil {
+		return &fatalSplit{tasks.NotMember, fmt.Errorf("submitter %s: %w", id, err)}
+	}
+	return nil
+}
+
+// learn takes a signed peer record of id, so that it can be dialled.
+func (s *Service) learn(record []byte, id peer.ID) {
+	if len(record) == 0 {
+		return
+	}
+	if got, err := s.host.Learn(record); err != nil || got != id {
+		s.log.Debug("peer record not taken", "peer", id, "err", err)
+	}
+}

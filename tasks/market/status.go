@@ -1,0 +1,273 @@
+package market
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// ErrNoJob says that this node knows no job of that ID.
+var ErrNoJob = errors.New("no such job here")
+
+// JobView is a job as people see it.
+type JobView struct {
+	Record wire.JobRecord // without the submission
+	Spec   tasks.Spec
+	Status tasks.JobStatus
+	Why    []tasks.Wait // what it waits for; empty when it is over
+
+	// Of a job that this node published and others run.
+	Published bool
+	Origin    tasks.PeerID // heard last; "" when nobody has taken it
+	Answer    *tasks.JobAnswer
+}
+
+// Jobs lists every job that this node holds, and those that it published,
+// newest first, without their tasks.
+func (s *Service) Jobs(ctx context.Context) ([]JobView, error) {
+	records, err := s.cfg.Store.Jobs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]JobView, 0, len(records))
+	for _, r := range records {
+		views = append(views, s.view(r))
+	}
+	published, err := s.published(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return append(views, published...), nil
+}
+
+// Job gives one job.
+func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
+	r, err := s.cfg.Store.Job(ctx, id)
+	if err == nil {
+		v := s.view(r)
+		if sub, _, err := openSubmission(r.Submission); err == nil {
+			v.Spec = sub.Spec
+		}
+		return v, nil
+	}
+	list, perr := s.published(ctx, id)
+	if perr != nil {
+		return JobView{}, perr
+	}
+	if len(list) == 0 {
+		return JobView{}, fmt.Errorf("job %s: %w", id, ErrNoJob)
+	}
+	return list[0], nil
+}
+
+// view adds what the machine says to what the store has.
+func (s *Service) view(r wire.JobRecord) JobView {
+	r.Submission = nil
+	v := JobView{Record: r, Status: tasks.JobStatus{State: r.State, Reason: r.Reason, Detail: r.Detail, Tasks: r.Tasks, Output: r.Output, Size: r.Size}}
+	d := s.history(r.ID)
+	if d == nil {
+		if !r.State.Over() && !r.Origin() {
+			v.Why = []tasks.Wait{{Text: "kept here in case its origin falls silent"}}
+		}
+		if r.State == tasks.Done {
+			v.Status.Decided = r.Tasks
+		}
+		return v
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v.Spec = d.job.Spec
+	switch {
+	case d.origin != nil:
+		v.Status, v.Why = d.origin.Status(), d.origin.Why(time.Now())
+	case !r.State.Over():
+		w := d.waits
+		if w.Text == "" {
+			w.Text = "inputs are being fetched and cut into tasks"
+		}
+		v.Why = []tasks.Wait{w}
+	}
+	return v
+}
+
+// history finds a job in hand or among the last that were.
+func (s *Service) history(id tasks.JobID) *desk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.desks[id]; d != nil {
+		return d
+	}
+	for _, d := range s.finished {
+		if d.job.ID == id {
+			return d
+		}
+	}
+	return nil
+}
+
+// published gives what this node published: one job, or all with "".
+func (s *Service) published(ctx context.Context, id tasks.JobID) ([]JobView, error) {
+	list, err := s.cfg.Store.Published(ctx)
+	if err != nil {
+		return nil, err
+	}
+	origins := map[tasks.JobID]tasks.PeerID{}
+	why := map[tasks.JobID][]tasks.Wait{}
+	if err := s.hall.ask(ctx, func(h *hall) {
+		for job, p := range h.submissions {
+			origins[job], why[job] = p.origin, p.machine.Why(time.Now())
+		}
+	}); err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	var views []JobView
+	for _, r := range list {
+		if id != "" && r.ID != id {
+			continue
+		}
+		v := JobView{Published: true, Origin: origins[r.ID], Why: why[r.ID], Answer: r.Answer,
+			Record: wire.JobRecord{ID: r.ID, Name: r.Name, Submitter: s.self, Published: true, Created: r.Created, Finished: r.Answered, Retention: r.Retention, State: tasks.Splitting}}
+		if sub, _, err := openSubmission(r.Submission); err == nil {
+			v.Spec = sub.Spec
+		}
+		if a := r.Answer; a != nil {
+			v.Origin = a.Origin
+			v.Record.State, v.Record.Reason, v.Record.Detail, v.Record.Output, v.Record.Size, v.Record.Term = a.State, a.Reason, a.Detail, a.Output, a.Size, a.Term
+		}
+		v.Status = tasks.JobStatus{State: v.Record.State, Reason: v.Record.Reason, Detail: v.Record.Detail, Output: v.Record.Output, Size: v.Record.Size}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+// Tasks gives n tasks of a stage of a job, from the one at first on, with who
+// ran them. Of a job that was over before this node started, only what was
+// durable is known.
+func (s *Service) Tasks(ctx context.Context, id tasks.JobID, stage tasks.Stage, first uint32, n int) ([]tasks.TaskStatus, error) {
+	o, err := s.machine(ctx, id)
+	if err != nil || o == nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.origin == nil {
+		return nil, nil
+	}
+	return o.origin.Tasks(stage, first, min(max(n, 0), 10_000)), nil
+}
+
+// Results gives the results of a stage so far, in task order.
+func (s *Service) Results(ctx context.Context, id tasks.JobID, stage tasks.Stage) ([]tasks.Result, error) {
+	o, err := s.machine(ctx, id)
+	if err != nil || o == nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.origin == nil {
+		return nil, nil
+	}
+	return o.origin.Results(stage), nil
+}
+
+// machine finds a job's machine, or makes one from disk to look at.
+func (s *Service) machine(ctx context.Context, id tasks.JobID) (*desk, error) {
+	if d := s.history(id); d != nil {
+		return d, nil
+	}
+	r, err := s.cfg.Store.Job(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("job %s: %w", id, ErrNoJob)
+	}
+	if r.Tasks == 0 || r.Term == 0 {
+		return nil, nil
+	}
+	sub, _, err := openSubmission(r.Submission)
+	if err != nil {
+		return nil, err
+	}
+	records, err := s.cfg.Store.Records(ctx, id, r.Term)
+	if err != nil {
+		return nil, err
+	}
+	job := tasks.Job{ID: r.ID, Spec: sub.Spec, Submission: r.Submission, Submitter: r.Submitter, Term: r.Term, Created: r.Created, Published: r.Published}
+	m, err := tasks.RestoreOrigin(s.originConfig(id), job, records, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &desk{s: s, job: job, origin: m}, nil
+}
+
+// Why says what a job waits for.
+func (s *Service) Why(ctx context.Context, id tasks.JobID) ([]tasks.Wait, error) {
+	v, err := s.Job(ctx, id)
+	return v.Why, err
+}
+
+// Logs gives the tries of one task with the tails of their logs, oldest first.
+func (s *Service) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]wire.LogRecord, error) {
+	if _, err := s.cfg.Store.Job(ctx, id); err != nil {
+		return nil, fmt.Errorf("job %s: %w", id, ErrNoJob)
+	}
+	return s.cfg.Store.Logs(ctx, id, ref)
+}
+
+// Cancel ends a job of this node. One that is over already stays what it is.
+func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error {
+	if d := s.desk(id); d != nil {
+		d.push(tasks.CancelJob{Detail: clip(why)})
+		return nil
+	}
+	r, err := s.cfg.Store.Job(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("job %s: %w", id, ErrNoJob)
+	case r.State.Over():
+		return nil
+	}
+	return fmt.Errorf("job %s: this node is not its origin", id)
+}
+
+// Wait returns when a job of this node is over, or ctx ends.
+func (s *Service) Wait(ctx context.Context, id tasks.JobID) (JobView, error) {
+	if d := s.desk(id); d != nil {
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			return JobView{}, ctx.Err()
+		}
+	}
+	return s.Job(ctx, id)
+}
+
+// Work tells what this node does for others, and whether it does at all.
+func (s *Service) Work() (tasks.WorkerStatus, bool) {
+	if s.bench == nil {
+		return tasks.WorkerStatus{}, false
+	}
+	s.bench.mu.Lock()
+	defer s.bench.mu.Unlock()
+	return s.bench.machine.Status(), true
+}
+
+// Tally is what became of a peer's receipts, over all jobs of this node.
+func (s *Service) Tally(p tasks.PeerID) wire.Tally {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tallies[p]
+}
+
+func (s *Service) forgetHistory(id tasks.JobID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, d := range s.finished {
+		if d.job.ID == id {
+			s.finished = append(s.finished[:i:i], s.finished[i+1:]...)
+			return
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package market
+
+import (
+	"context"
+	"time"
+)
+
+// sweep lets go of jobs that are past their retention: their rows and what was
+// kept for them.
+func (s *Service) sweep(ctx context.Context) {
+	for {
+		if err := s.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweep failed", "err", err)
+		}
+		if !sleep(ctx, s.cfg.Sweep) {
+			return
+		}
+	}
+}
+
+func (s *Service) sweepOnce(ctx context.Context) error {
+	now := s.cfg.Now()
+	jobs, err := s.cfg.Store.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		over := j.State.Over() || j.Forgotten
+		since := j.Finished
+		if since.IsZero() {
+			since = j.Created
+		}
+		owed := j.Published && j.State.Over() && !j.Taken && !j.Forgotten
+		if !over || s.desk(j.ID) != nil || !expired(now, since, j.Retention) || owed && !expired(now, since, 7*24*time.Hour) {
+			continue
+		}
+		if err := s.cfg.Data.Release(ctx, j.ID); err != nil {
+			return err
+		}
+		if err := s.cfg.Store.RemoveJob(ctx, j.ID); err != nil {
+			return err
+		}
+		s.forgetHistory(j.ID)
+	}
+	published, err := s.cfg.Store.Published(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range published {
+		if p.Answer == nil || !expired(now, p.Answered, p.Retention) {
+			continue
+		}
+		if err := s.cfg.Data.Release(ctx, p.ID); err != nil {
+			return err
+		}
+		if err := s.cfg.Store.RemovePublished(ctx, p.ID); err != nil {
+			return err
+		}
+		if err := s.hall.ask(ctx, func(h *hall) { delete(h.submissions, p.ID) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func expired(now, since time.Time, retention time.Duration) bool {
+	return !now.Before(since.Add(retention))
+}
