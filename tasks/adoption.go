@@ -79,7 +79,8 @@ type SendNotice struct{ Notice Notice }
 // and runs it. The notice after it tells everyone.
 type BecomeOrigin struct{ Term uint64 }
 
-// Yield is durable: another origin holds the job at a higher term. The shell
+// Yield is durable: another origin holds the job at a higher term, or at the
+// same one and is nearer. The shell
 // feeds the Origin Superseded and goes on as keeper only.
 type Yield struct {
 	Term uint64
@@ -116,6 +117,7 @@ type AdoptionConfig struct {
 	Retry     time.Duration // between deliveries of the answer at first, doubling; 1 s
 	MaxRetry  time.Duration // 1 min
 	Keep      time.Duration // after which a host that holds nothing forgets the job; 10 min
+	GiveUp    time.Duration // after which nobody is owed anything; 7 days
 }
 
 // AdoptionRecord is what was durable of an adoption, for RestoreAdoption.
@@ -126,38 +128,3 @@ type AdoptionRecord struct {
 	Answer  *JobAnswer
 	Taken   bool // the submitter acknowledged the answer
 }
-
-// Adoption decides whether this host keeps, runs or leaves a published job.
-// Any number of hosts may come to run one job; its submitter accepts one result.
-type Adoption struct{}
-
-// NewAdoption starts when a submission was heard for the first time.
-func NewAdoption(cfg AdoptionConfig, job JobID, submitter PeerID, now time.Time) (*Adoption, error) {
-	return &Adoption{}, nil
-}
-
-// RestoreAdoption takes up an adoption after a restart.
-func RestoreAdoption(cfg AdoptionConfig, job JobID, submitter PeerID, r AdoptionRecord, now time.Time) (*Adoption, error) {
-	return &Adoption{}, nil
-}
-
-// Step takes one event and returns what must be done, in order.
-func (a *Adoption) Step(now time.Time, ev AdoptionEvent) []AdoptionEffect { return nil }
-
-// Next is when Step must be called with AdoptionTick at the latest.
-func (a *Adoption) Next() time.Time { return time.Time{} }
-
-// Role is what a host is to a published job.
-type Role uint8
-
-// What a host is to a published job.
-const (
-	RoleListener Role = 1 // heard of it, holds nothing
-	RoleKeeper   Role = 2 // has it on disk, would succeed
-	RoleOrigin   Role = 3
-	RoleDone     Role = 4 // owes nothing any more
-)
-
-// Role tells what this host is to the job, at which term, and who its origin
-// is as far as it heard.
-func (a *Adoption) Role() (role Role, term uint64, origin PeerID) { return RoleListener, 0, "" }

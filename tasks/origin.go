@@ -173,7 +173,7 @@ func (o *Origin) Step(now time.Time, ev Event) []Effect {
 	case CancelJob:
 		o.end(Finish{State: Cancelled, Reason: CancelledByUser, Detail: clip(ev.Detail)})
 	case Superseded:
-		if ev.Term > o.job.Term {
+		if ev.Term >= o.job.Term && ev.By != o.cfg.Self {
 			o.end(Finish{State: Cancelled, Reason: StaleTerm, Detail: fmt.Sprintf("held by %s at term %d", ev.By, ev.Term)})
 		}
 	case Assembled:

@@ -85,8 +85,9 @@ type PeerGone struct{ Worker PeerID }
 // CancelJob ends the job at its user's word.
 type CancelJob struct{ Detail string }
 
-// Superseded says that another node holds the job at a higher term. Terms not
-// above the job's own are ignored.
+// Superseded says that another node holds the job and this one yields to it:
+// its term is higher, or equal and it is nearer to the job. Lower terms are
+// ignored.
 type Superseded struct {
 	Term uint64
 	By   PeerID

@@ -195,6 +195,9 @@ func (w *Worker) Next() time.Time {
 		next = earlier(next, w.offers[i].due)
 	}
 	for _, s := range w.jobs {
+		if len(s.leases) == 0 {
+			continue
+		}
 		if !s.out {
 			next = earlier(next, s.due)
 		}

@@ -15,6 +15,9 @@ const (
 // deliverBy makes the next delivery to a job no later than at, and no sooner
 // than Flush after the last.
 func (w *Worker) deliverBy(s *served, at time.Time) {
+	if s.tries > 0 && !s.due.IsZero() {
+		return // backing off
+	}
 	if !s.last.IsZero() {
 		if soonest := s.last.Add(w.cfg.Flush); at.Before(soonest) {
 			at = soonest
@@ -28,6 +31,9 @@ func (w *Worker) deliverBy(s *served, at time.Time) {
 // deliver sends what is due and gives up origins that are lost.
 func (w *Worker) deliver() {
 	for _, s := range slices.Clone(w.jobs) {
+		if len(s.leases) == 0 {
+			continue // only what was stopped still runs
+		}
 		if !w.now.Before(s.lost()) {
 			w.abandon(s)
 			continue
@@ -159,7 +165,9 @@ func (w *Worker) onVerdicts(ev VerdictsIn) {
 		case Accepted:
 			w.done++
 		default:
-			w.rejected++
+			if r.receipt.Reason == OK {
+				w.rejected++
+			}
 		}
 		w.drop(r)
 		w.tidy(s)
