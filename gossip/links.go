@@ -50,7 +50,7 @@ func (l *links) relayed() []peer.ID {
 }
 
 const (
-	randomDegree = 8
+	randomDegree = 6 // gossipsub's own D
 	randomEvery  = 5 * time.Second
 )
 

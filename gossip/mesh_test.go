@@ -114,6 +114,8 @@ func (m *testMesh) close() {
 	synctest.Wait()
 }
 
+func netIP(i int) netip.Addr { return memnet.IP(i) }
+
 // nearest lists the other nodes from the truly nearest on.
 func (m *testMesh) nearest(i int) []int {
 	var order []int

@@ -66,6 +66,7 @@ func offerScores(linked func(peer.ID) bool) (*pubsub.PeerScoreParams, *pubsub.Pe
 			DecayInterval: time.Second, DecayToZero: 0.01,
 			Topics: map[string]*pubsub.TopicScoreParams{offersTopic: {
 				SkipAtomicValidation: true, TopicWeight: 1,
+				TimeInMeshQuantum:              time.Minute, // pubsub divides by it even at weight 0
 				InvalidMessageDeliveriesWeight: -20, InvalidMessageDeliveriesDecay: pubsub.ScoreParameterDecay(10 * time.Minute),
 			}},
 		}, &pubsub.PeerScoreThresholds{
