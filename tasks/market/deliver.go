@@ -63,7 +63,7 @@ func (b *bench) keep(ctx context.Context, f tasks.Deliver) error {
 }
 
 // report sends heartbeats and receipts, in as many messages as they need. It
-// fails with UnknownLease when the origin does not hold the job.
+// fails with StaleTerm when the origin does not hold the job.
 func (b *bench) report(ctx context.Context, to tasks.PeerID, reports []tasks.Report, receipts []tasks.Receipt) error {
 	id, err := peerOf(to)
 	if err != nil {
@@ -97,7 +97,7 @@ func (b *bench) report(ctx context.Context, to tasks.PeerID, reports []tasks.Rep
 		unknown = append(unknown, got...)
 	}
 	if len(unknown) > 0 {
-		return refuse(tasks.UnknownLease, 0, "")
+		return refuse(tasks.StaleTerm, 0, "no such job in hand")
 	}
 	return nil
 }
@@ -130,15 +130,22 @@ func (b *bench) judged(ctx context.Context, origin tasks.PeerID, vs []tasks.Verd
 			delete(b.kept, k)
 		}
 	}
+	var old []tasks.Receipt
 	for _, k := range gone {
 		for i, o := range b.owed {
 			if wire.KeyOf(o.Receipt) == k && o.Origin == origin {
 				b.owed = append(b.owed[:i:i], b.owed[i+1:]...)
+				old = append(old, o.Receipt)
 				break
 			}
 		}
 	}
 	b.mu.Unlock()
+	for _, r := range old {
+		if r.Output != "" {
+			b.release(ctx, r.Job, r.Output)
+		}
+	}
 	b.settle(ctx, gone)
 }
 
@@ -190,12 +197,26 @@ func (b *bench) settleOld(ctx context.Context) {
 			return
 		}
 		for to, rs := range byOrigin {
-			if err := b.report(ctx, to, nil, rs); err != nil && ctx.Err() == nil {
-				b.s.log.Debug("old receipts not delivered", "peer", to, "receipts", len(rs), "err", err)
+			err := b.report(ctx, to, nil, rs)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			b.s.log.Debug("old receipts not delivered", "peer", to, "receipts", len(rs), "err", err)
+			if reason, _ := reasonOf(err); reason == tasks.StaleTerm {
+				b.judged(ctx, to, lateFor(rs))
 			}
 		}
 		if !sleep(ctx, wait) {
 			return
 		}
 	}
+}
+
+// lateFor makes the verdicts that an origin without the job would give.
+func lateFor(rs []tasks.Receipt) []tasks.Verdict {
+	vs := make([]tasks.Verdict, len(rs))
+	for i, r := range rs {
+		vs[i] = tasks.Verdict{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker, Status: tasks.Rejected, Reason: tasks.LateReceipt}
+	}
+	return vs
 }

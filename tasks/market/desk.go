@@ -157,6 +157,9 @@ func (d *desk) ended(f tasks.Finish) {
 	d.finish = &f
 	job := d.job
 	d.mu.Unlock()
+	if f.Reason == tasks.StaleTerm {
+		return
+	}
 	d.s.metrics.finished(f.State)
 	d.s.emit(Event{Kind: JobFinished, Job: job.ID, State: f.State, Reason: f.Reason, Text: f.Detail})
 	if job.Published {
@@ -277,7 +280,9 @@ func (d *desk) changeOf(effects []tasks.Effect) wire.Change {
 				delete(d.asked, wire.VerdictKey(v))
 			}
 		case tasks.Finish:
-			c.Finish = &e
+			if e.Reason != tasks.StaleTerm { // the job goes on elsewhere, and may come back
+				c.Finish = &e
+			}
 		}
 	}
 	return c

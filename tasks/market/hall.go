@@ -245,7 +245,7 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 }
 
 func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
-	signer, payload, err := p2p.OpenSealed(wire.DomainNotice, wire.MaxNotice, sealed)
+	signer, payload, err := p2p.OpenSealed(wire.DomainNotice, wire.MaxNotice+envelope, sealed)
 	if err != nil {
 		return err
 	}

@@ -246,7 +246,7 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 func (s *Service) file(ctx context.Context, from peer.ID, job tasks.JobID, events []deskEvent) (known bool, err error) {
 	if d := s.desk(job); d != nil {
 		if !d.offer(events...) {
-			return true, refuse(tasks.OriginBusy, time.Second, "too much waits at this job")
+			return true, refuse(tasks.WorkerBusy, time.Second, "too much waits at this job")
 		}
 		return true, nil
 	}

@@ -331,7 +331,7 @@ func (s *Service) seal(domain string, payload []byte) ([]byte, error) {
 
 // openFrom opens signed bytes that must be from's.
 func openFrom(domain string, most int, b []byte, from peer.ID) ([]byte, error) {
-	signer, payload, err := p2p.OpenSealed(domain, most, b)
+	signer, payload, err := p2p.OpenSealed(domain, most+envelope, b)
 	if err != nil {
 		return nil, p2p.Refuse(p2p.CodeMalformed, "signature: %v", err)
 	}

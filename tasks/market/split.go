@@ -26,7 +26,7 @@ func JobIDOf(sealed []byte) tasks.JobID {
 
 // openSubmission opens signed bytes and says who signed them.
 func openSubmission(sealed []byte) (wire.Submission, peer.ID, error) {
-	signer, payload, err := p2p.OpenSealed(wire.DomainSubmission, wire.MaxSubmission, sealed)
+	signer, payload, err := p2p.OpenSealed(wire.DomainSubmission, wire.MaxSubmission+envelope, sealed)
 	if err != nil {
 		return wire.Submission{}, "", fmt.Errorf("submission: %w", err)
 	}
