@@ -49,6 +49,7 @@ type passage struct {
 	grant    auth.Grant
 	agent    string
 	capacity Capacity
+	ahead    time.Duration // its clock before ours, when it said hello
 	coord    coord.Coordinate
 	since    time.Time
 }
@@ -252,6 +253,7 @@ func (g *gate) admit(id peer.ID, hi hello, grant auth.Grant) {
 	}
 	p.token, p.grant, p.agent, p.why = hi.token, grant, hi.agent, nil
 	p.capacity = hi.capacity
+	p.ahead = hi.clock.Sub(g.h.now())
 	if hi.coord.Valid() {
 		p.coord = hi.coord
 	}

@@ -50,4 +50,6 @@ type Member struct {
 	Coord    coord.Coordinate // zero: not told yet
 	Since    time.Time
 	Inbound  bool // the peer dialled us
+
+	ClockAhead time.Duration // how far its wall clock was before ours at hello; a claim
 }

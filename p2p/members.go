@@ -44,7 +44,7 @@ func (h *Host) Member(id peer.ID) (Member, bool) {
 		h.gate.mu.Unlock()
 		return Member{}, false
 	}
-	m := Member{ID: id, Grant: p.grant, Agent: p.agent, Capacity: p.capacity, Coord: p.coord, Since: p.since, Inbound: p.inbound}
+	m := Member{ID: id, Grant: p.grant, Agent: p.agent, Capacity: p.capacity, Coord: p.coord, Since: p.since, Inbound: p.inbound, ClockAhead: p.ahead}
 	h.gate.mu.Unlock()
 	if c, ok := h.near.candidate(id); ok {
 		m.RTT = c.RTT
