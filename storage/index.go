@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -115,29 +116,32 @@ func (s *Store) Audience(ctx context.Context, c cid.Cid) (Audience, bool, error)
 // Belong reports which of the blocks root holds.
 func (s *Store) Belong(ctx context.Context, root cid.Cid, blocks []cid.Cid) ([]bool, error) {
 	out := make([]bool, len(blocks))
-	err := inTx(ctx, s.db, func(tx *sql.Tx) error {
-		var id int64
-		err := tx.QueryRowContext(ctx, `SELECT id FROM storage_roots WHERE cid = ?`, root.Bytes()).Scan(&id)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		st, err := tx.PrepareContext(ctx, `SELECT COUNT(*) FROM storage_blocks WHERE root = ? AND block = ?`)
-		if err != nil {
-			return err
-		}
-		defer st.Close()
-		for i, c := range blocks {
-			if err := st.QueryRowContext(ctx, id, []byte(keyOf(c))).Scan(&out[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	if len(blocks) == 0 {
+		return out, nil
+	}
+	args := []any{root.Bytes()}
+	for _, c := range blocks {
+		args = append(args, []byte(keyOf(c)))
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT block FROM storage_blocks WHERE root = (SELECT id FROM storage_roots WHERE cid = ?)
+		AND block IN (?`+strings.Repeat(",?", len(blocks)-1)+`)`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("find blocks of root %s: %w", root, err)
+	}
+	defer rows.Close()
+	held := make(map[key]bool, len(blocks))
+	for rows.Next() {
+		var k []byte
+		if err := rows.Scan(&k); err != nil {
+			return nil, fmt.Errorf("find blocks of root %s: %w", root, err)
+		}
+		held[key(k)] = true
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("find blocks of root %s: %w", root, err)
+	}
+	for i, c := range blocks {
+		out[i] = held[keyOf(c)]
 	}
 	return out, nil
 }

@@ -27,7 +27,7 @@ type Session struct {
 	free func()  // ends the root's use
 
 	keysMu sync.Mutex
-	keys   map[key]struct{}
+	keys   map[key]bool // true: stored, or on its way
 
 	mu        sync.Mutex
 	cur       *load
@@ -63,7 +63,7 @@ func (s *Store) Begin(ctx context.Context, root cid.Cid, a Audience) (*Session, 
 }
 
 func (s *Store) begin() *Session {
-	w := &Session{s: s, keys: map[key]struct{}{}, free: func() {}}
+	w := &Session{s: s, keys: map[key]bool{}, free: func() {}}
 	s.mu.Lock()
 	s.sessions[w] = struct{}{}
 	s.mu.Unlock()
@@ -92,6 +92,9 @@ func (w *Session) put(ctx context.Context, c cid.Cid, data []byte) error {
 		return w.note(ctx, k)
 	}
 	if err := w.makeRoom(ctx, int64(len(data))); err != nil {
+		w.keysMu.Lock()
+		w.keys[k] = false
+		w.keysMu.Unlock()
 		return err
 	}
 	w.mu.Lock()
@@ -153,18 +156,20 @@ func (w *Session) protect(ctx context.Context, k key, length int) (fresh bool, e
 		return false, ErrClosed
 	}
 	w.keysMu.Lock()
-	_, known := w.keys[k]
-	w.keys[k] = struct{}{}
-	w.keysMu.Unlock()
+	defer w.keysMu.Unlock()
 	bad := w.s.isDamaged(k)
-	if known && !bad && length >= 0 {
+	if w.keys[k] && !bad && length >= 0 {
 		return false, nil
 	}
 	n, err := w.s.blocks.size(ctx, k)
-	if errors.Is(err, ErrNotFound) {
-		return true, nil
+	switch {
+	case errors.Is(err, ErrNotFound):
+		fresh, err = true, nil
+	case err == nil:
+		fresh = bad || length >= 0 && n != length
 	}
-	return bad || length >= 0 && n != length, err
+	w.keys[k] = err == nil && (!fresh || length >= 0)
+	return fresh, err
 }
 
 // note puts a stored block into the root's index with the next load.
