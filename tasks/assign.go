@@ -134,6 +134,12 @@ func (o *Origin) revive(p *peer, l *lease) {
 		if a == nil || w.decided || (a.state != AttemptLost && a.state != AttemptRefused) {
 			continue
 		}
+		if slices.ContainsFunc(w.attempts, func(b attempt) bool {
+			return b.peer == l.peer && (b.held() || b.state == AttemptAnswered || b.state == AttemptRejected)
+		}) {
+			o.revoke(l, Ref{o.stage, it.index}) // it has the task under a later lease
+			continue
+		}
 		a.state = AttemptHeld
 		if w.need == 0 {
 			a.state = AttemptLate

@@ -35,11 +35,15 @@ const (
 
 // mixing is how far replicas after the first are shuffled, in tasks, so that no
 // two workers choose to meet on one.
-const mixing = 256
+const mixing = 64
 
 // elsewhere is how long a program's failure keeps a task from the same worker,
 // while there are others.
 const elsewhere = 2 * time.Second
+
+// unbelieved is how long a task stays away from a worker whose output for it
+// could not be had.
+const unbelieved = 30 * time.Second
 
 // needs tells how many more workers a task could use.
 func (w *work) needs() uint8 {
@@ -76,15 +80,20 @@ func (o *Origin) update(index uint32, class uint8) {
 	o.queue.put(index, uint64(class)<<40|key, o.deny(index, w))
 }
 
-// deny lists the peers that must not be given a task: who has it, answered it,
-// or lied about it; and for a while whose run of it failed.
+// deny lists the peers that must not be given a task: who has it or answered
+// it; and for a while who failed it.
 func (o *Origin) deny(index uint32, w *work) []int32 {
 	var deny, soft []int32
 	for i := range w.attempts {
 		a := &w.attempts[i]
 		switch a.state {
-		case AttemptHeld, AttemptLate, AttemptAnswered, AttemptRejected:
+		case AttemptHeld, AttemptLate, AttemptAnswered:
 			deny = append(deny, a.peer)
+		case AttemptRejected: // its bytes never came: it may have died, or lied
+			if left := unbelieved - o.now.Sub(a.end); left > 0 {
+				deny = append(deny, a.peer)
+				o.timers.push(timer{at: o.now.Add(left), kind: timerRequeue, index: index})
+			}
 		case AttemptFailed:
 			if a.reason < WorkerBusy && o.now.Sub(a.end) < elsewhere {
 				soft = append(soft, a.peer)
@@ -102,7 +111,7 @@ func (o *Origin) deny(index uint32, w *work) []int32 {
 // others reports whether a peer outside the list could take work soon.
 func (o *Origin) others(list []int32) bool {
 	for i, p := range o.peers {
-		if p.id != "" && !p.gone && !p.barred() && !o.tooFar(p) && !contains(list, int32(i)) &&
+		if p.id != "" && !p.gone && !o.tooFar(p) && !contains(list, int32(i)) &&
 			(p.holds > 0 || o.now.Sub(p.heard) < o.cfg.BidLife) && o.now.Add(elsewhere).After(p.backoff) {
 			return true
 		}

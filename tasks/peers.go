@@ -106,8 +106,9 @@ func (o *Origin) tooFar(p *peer) bool {
 	return most > 0 && p.id != o.cfg.Self && (p.standing.Unknown || p.standing.RTT > most)
 }
 
-// barred reports whether a peer gave too many answers that others contradict.
-func (p *peer) barred() bool { return p.rejected >= 3 && p.rejected*2 > p.accepted }
+// doubtful reports whether a peer gave too many answers that others contradict
+// or whose bytes never came. Each more keeps it away for long.
+func (p *peer) doubtful() bool { return p.rejected >= 3 && p.rejected*2 > p.accepted }
 
 // stranger reports whether nothing good is known of a peer yet.
 func (p *peer) stranger() bool {
@@ -116,7 +117,7 @@ func (p *peer) stranger() bool {
 
 // free reports whether a peer may be given work now.
 func (o *Origin) free(p *peer) bool {
-	return p.want > 0 && !p.gone && !p.barred() && !o.tooFar(p) && !o.now.Before(p.backoff) &&
+	return p.want > 0 && !p.gone && !o.tooFar(p) && !o.now.Before(p.backoff) &&
 		o.now.Sub(p.wantAt) < o.cfg.BidLife
 }
 
@@ -133,6 +134,9 @@ func (p *peer) cost() time.Duration {
 // punish backs a peer off, longer each time until a receipt is accepted.
 func (o *Origin) punish(p *peer, atLeast time.Duration) {
 	d := max(doubled(time.Second, p.strikes, time.Minute), min(atLeast, 10*time.Minute))
+	if p.doubtful() {
+		d = max(d, 5*time.Minute)
+	}
 	p.strikes++
 	if until := o.now.Add(d); until.After(p.backoff) {
 		p.backoff = until

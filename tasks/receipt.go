@@ -44,6 +44,11 @@ func (o *Origin) onReceipt(r Receipt) {
 		o.reject(v, a.reason)
 		return
 	}
+	if w.answeredBy(l.peer) { // under another lease: one peer answers once
+		v.Status = Pending
+		o.emit(Answer{[]Verdict{v}})
+		return
+	}
 	if r.Reason >= LateReceipt || (r.Reason == OK && r.Output == "") {
 		o.close(a, AttemptFailed, BadReceipt)
 		o.punish(p, 0)
@@ -59,6 +64,12 @@ func (o *Origin) onReceipt(r Receipt) {
 	o.close(a, AttemptAnswered, OK)
 	a.output = r.Output
 	p.refused = OK
+	for i := range w.attempts { // it needs not run it again
+		if b := &w.attempts[i]; b.peer == l.peer && b.held() {
+			o.revoke(b.lease, r.Ref)
+			o.close(b, AttemptRevoked, OK)
+		}
+	}
 	o.update(r.Ref.Index, w.class)
 	if have := w.answerOf(r.Output); have != nil { // another's equal bytes are here
 		o.keep(r.Ref.Index, r.Output, have.size, have.folder)
@@ -71,6 +82,15 @@ func (o *Origin) onReceipt(r Receipt) {
 		v.Status = Pending
 		o.emit(Answer{[]Verdict{v}})
 	}
+}
+
+func (w *work) answeredBy(peer int32) bool {
+	for i := range w.attempts {
+		if a := &w.attempts[i]; a.peer == peer && a.state == AttemptAnswered {
+			return true
+		}
+	}
+	return false
 }
 
 func (o *Origin) reject(v Verdict, why Reason) {

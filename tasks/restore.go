@@ -73,6 +73,11 @@ func (o *Origin) restoreGrant(g GrantRecord) {
 			continue
 		}
 		w := o.work(index)
+		for k := range w.attempts { // an earlier lease of the same worker was lost
+			if a := &w.attempts[k]; a.peer == l.peer && a.held() {
+				o.close(a, AttemptLost, OK)
+			}
+		}
 		l.items = append(l.items, item{index, g.Replicas[i]})
 		o.add(w, attempt{lease: l, peer: l.peer, replica: g.Replicas[i], state: AttemptHeld, start: o.now})
 		w.replicas = max(w.replicas, g.Replicas[i]+1)

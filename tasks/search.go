@@ -130,7 +130,7 @@ func (o *Origin) able() (slots uint32, peers int, best time.Duration) {
 	good := o.search.radius + o.window()
 	best = time.Duration(1<<63 - 1)
 	for _, p := range o.peers {
-		if p.id == "" || p.gone || p.barred() || o.tooFar(p) {
+		if p.id == "" || p.gone || o.tooFar(p) {
 			continue
 		}
 		free := o.free(p)

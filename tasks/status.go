@@ -196,18 +196,18 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 		}
 	}
 	refusals, reasons := make(map[Reason]int), []Reason(nil)
-	var backing, far, barred, gone, busy, free int
+	var backing, doubtful, far, gone, busy, free int
 	for _, p := range o.peers {
 		switch {
 		case p.id == "":
 		case p.gone:
 			gone++
-		case p.barred():
-			barred++
 		case o.tooFar(p):
 			far++
 		case now.Before(p.backoff):
-			backing++
+			if backing++; p.doubtful() {
+				doubtful++
+			}
 			w.Next = earlier(w.Next, p.backoff)
 		case p.holds > 0:
 			busy++
@@ -221,9 +221,9 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 	}
 	note(busy, "busy with this job")
 	note(free, "idle, but they have these tasks already or must not meet on them")
-	note(backing, "kept away for a while after failing or refusing")
+	note(backing-doubtful, "kept away for a while after failing or refusing")
+	note(doubtful, "kept away for answers that others contradict or whose bytes never came")
 	note(far, "farther than %s", FormatDuration(o.job.Spec.Locality.MaxRTT))
-	note(barred, "barred for answers that others contradict")
 	note(gone, "gone")
 	slices.Sort(reasons)
 	for _, r := range reasons {

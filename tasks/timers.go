@@ -1,6 +1,9 @@
 package tasks
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // timers is a heap of what is due when.
 type timers []timer
@@ -25,6 +28,9 @@ const (
 
 func (t *timers) push(x timer) {
 	h := append(*t, x)
+	if len(h) == cap(h) && len(h) > 256 {
+		h = h.compact()
+	}
 	*t = h
 	for i := len(h) - 1; i > 0; {
 		up := (i - 1) / 2
@@ -34,6 +40,18 @@ func (t *timers) push(x timer) {
 		h[up], h[i] = h[i], h[up]
 		i = up
 	}
+}
+
+// compact drops the timers of leases that ended, each time the heap would grow.
+func (t timers) compact() timers {
+	kept := make(timers, 0, len(t))
+	for _, x := range t {
+		if x.kind != timerLease || (x.lease.live && x.at.Equal(x.lease.check)) {
+			kept = append(kept, x)
+		}
+	}
+	slices.SortFunc(kept, func(a, b timer) int { return a.at.Compare(b.at) })
+	return slices.Grow(kept, len(kept)+64)
 }
 
 func (t *timers) pop() timer {
