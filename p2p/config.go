@@ -152,6 +152,9 @@ func (c Config) check() error {
 	if len(c.Agent) > maxAgent {
 		fault("Agent: %d bytes, the most is %d", len(c.Agent), maxAgent)
 	}
+	if err := c.Neighbourhood.withDefaults().validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Simulated && len(c.Options) == 0 {
 		fault("Simulated: Options must hold a transport")
 	}

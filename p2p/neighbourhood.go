@@ -75,10 +75,10 @@ func (n *neighbourhood) wake() {
 }
 
 func (n *neighbourhood) member(id peer.ID, joined bool) {
-	relayed := n.relayed(id)
+	relayed, outbound := n.path(id)
 	n.with(func(o *overlay, now time.Time) {
 		if joined {
-			o.joined(id, relayed, now)
+			o.joined(id, relayed, outbound, now)
 		} else {
 			o.left(id, now)
 		}
@@ -86,10 +86,13 @@ func (n *neighbourhood) member(id peer.ID, joined bool) {
 	n.wake()
 }
 
-// relayed tells whether every connection to a peer goes through a relay.
-func (n *neighbourhood) relayed(id peer.ID) bool {
+// path tells whether every connection to a peer goes through a relay, and
+// whether we dialled one.
+func (n *neighbourhood) path(id peer.ID) (relayed, outbound bool) {
 	conns := n.h.raw.Network().ConnsToPeer(id)
-	return len(conns) > 0 && !slices.ContainsFunc(conns, func(c network.Conn) bool { return !c.Stat().Limited })
+	relayed = len(conns) > 0 && !slices.ContainsFunc(conns, func(c network.Conn) bool { return !c.Stat().Limited })
+	outbound = slices.ContainsFunc(conns, func(c network.Conn) bool { return c.Stat().Direction == network.DirOutbound })
+	return relayed, outbound
 }
 
 // run plans and carries out until ctx ends; it returns when its last step has.
@@ -397,7 +400,7 @@ func (n *neighbourhood) hangUp(id peer.ID) {
 			if !slices.ContainsFunc(idle, func(p string) bool { return strings.HasPrefix(name, p) }) {
 				n.with(func(o *overlay, _ time.Time) {
 					if k := o.known[id]; k != nil {
-						k.probe = false
+						k.idle = time.Now() // in use: look again later
 					}
 				})
 				return

@@ -141,7 +141,7 @@ func (o *overlay) link(c *contact, now time.Time) {
 }
 
 func (o *overlay) unlink(c *contact) {
-	c.mine, c.theirs, c.idle = wantNone, wantNone, c.since
+	c.mine, c.theirs, c.probe = wantNone, wantNone, true
 	o.version++
 }
 

@@ -24,7 +24,7 @@ func TestNeighbourhoodConfig(t *testing.T) {
 }
 
 func TestOverlayHealsAfterDeaths(t *testing.T) {
-	s := newOverlays(t, continents(2, 60, true), NeighbourhoodConfig{})
+	s := newOverlays(t, continents(2, 40, true), NeighbourhoodConfig{})
 	for i := 1; i < len(s.nodes); i++ {
 		s.connect(0, i)
 	}
@@ -40,7 +40,7 @@ func TestOverlayHealsAfterDeaths(t *testing.T) {
 		t.Errorf("recall %.2f two minutes after a quarter died, want at least 0.85", r)
 	}
 	s.check()
-	s.run(90 * time.Minute)
+	s.run(45 * time.Minute)
 	for i, o := range s.nodes {
 		for id := range o.known {
 			if !s.dead[i] && s.dead[s.at[id]] {
@@ -52,7 +52,7 @@ func TestOverlayHealsAfterDeaths(t *testing.T) {
 
 // Noise in the round trips must not swap links back and forth.
 func TestOverlayDoesNotFlap(t *testing.T) {
-	s := newOverlays(t, continents(3, 50, true), NeighbourhoodConfig{})
+	s := newOverlays(t, continents(3, 40, true), NeighbourhoodConfig{})
 	for i := 1; i < len(s.nodes); i++ {
 		s.connect(0, i)
 	}
@@ -93,7 +93,7 @@ func newTestOverlay(cfg NeighbourhoodConfig) *overlay {
 }
 
 func meetAt(o *overlay, id string, rtt time.Duration, now time.Time) {
-	o.joined(peer.ID(id), false, now)
+	o.joined(peer.ID(id), false, true, now)
 	o.timed(peer.ID(id), rtt, now)
 }
 
@@ -168,7 +168,7 @@ func TestLostAnswersHeal(t *testing.T) {
 // One peer can fill only its share of the table, and never with what is known.
 func TestHintsAreBounded(t *testing.T) {
 	o, now := newTestOverlay(NeighbourhoodConfig{}), time.Unix(10000, 0)
-	o.joined("liar", false, now)
+	o.joined("liar", false, true, now)
 	for i := range 1000 {
 		o.hear("liar", peer.ID(fmt.Sprint("made-up", i)), []byte("r"), coord.Coordinate{}, 0, now)
 	}
@@ -185,7 +185,7 @@ func TestHintsAreBounded(t *testing.T) {
 	}
 	for p := range 30 {
 		from := peer.ID(fmt.Sprint("liar", p))
-		o.joined(from, false, now)
+		o.joined(from, false, true, now)
 		for i := range maxUnmet {
 			o.hear(from, peer.ID(fmt.Sprint("made-up", p, "-", i)), []byte("r"), coord.Coordinate{}, 0, now)
 		}
@@ -203,7 +203,7 @@ func TestHintsAreBounded(t *testing.T) {
 
 func TestAbsurdTripsAreRefused(t *testing.T) {
 	o, now := newTestOverlay(NeighbourhoodConfig{}), time.Unix(100, 0)
-	o.joined("a", false, now)
+	o.joined("a", false, true, now)
 	for _, rtt := range []time.Duration{-time.Second, coord.MaxRTT + 1} {
 		if o.timed("a", rtt, now); o.known["a"].rtt != 0 {
 			t.Errorf("%v was taken", rtt)

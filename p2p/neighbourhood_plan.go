@@ -15,7 +15,8 @@ const (
 	placing     = 12  // of which the first go to anyone, since nothing can be predicted yet
 	reachFactor = 2.0 // who is predicted within this many times the farthest near link is measured
 	reachSlack  = 10 * time.Millisecond
-	probeIdle   = 30 * time.Second // a connection made only to measure is closed after
+	probeIdle   = 30 * time.Second // how long a connection without a link is kept after the last exchange
+	maxStandby  = 8                // connections without a link that we dialled and keep
 	wander      = 8                // one exchange in so many goes to anyone, for news from afar
 )
 
@@ -60,21 +61,19 @@ func (o *overlay) plan(now time.Time) (steps []step, wait time.Duration) {
 	o.expire(now)
 	take := func(c *contact, do stepKind, as want) {
 		c.busy = true
+		if !c.connected {
+			c.probe = true
+		}
 		o.inPlay++
 		steps = append(steps, step{do: do, id: c.id, as: as})
 	}
 	news := o.planLinks(now, take)
 	if c, explore := o.planMeet(now); c != nil && o.inPlay < maxInPlay {
-		if !c.connected {
-			c.probe = true
-		}
 		news = news || explore
 		take(c, stepMeet, wantNone)
 	}
-	for _, c := range o.sorted() {
-		if c.probe && c.connected && !c.linked() && !c.busy && now.Sub(c.idle) > probeIdle {
-			take(c, stepHangUp, wantNone)
-		}
+	for _, c := range o.spare(now) {
+		take(c, stepHangUp, wantNone)
 	}
 	if o.rounds < firstRounds || news {
 		o.pace = o.cfg.Fast
@@ -84,6 +83,26 @@ func (o *overlay) plan(now time.Time) (steps []step, wait time.Duration) {
 	wait = o.pace + time.Duration(o.rng.Int64N(int64(o.pace/5)+1)) - o.pace/10
 	o.nextRun = now.Add(wait)
 	return steps, wait
+}
+
+// spare lists the connections to end: those that only served us and served
+// their time, and the longest idle of those we dialled for whatever reason
+// beyond the few that may stand by.
+func (o *overlay) spare(now time.Time) (out []*contact) {
+	var standby []*contact
+	for _, c := range o.sorted() {
+		switch {
+		case !c.connected || c.linked() || c.busy || now.Sub(c.idle) <= probeIdle:
+		case c.probe:
+			out = append(out, c)
+		case c.outbound:
+			standby = append(standby, c)
+		}
+	}
+	if len(standby) > maxStandby {
+		out = append(out, slices.MinFunc(standby, func(a, b *contact) int { return a.idle.Compare(b.idle) }))
+	}
+	return out
 }
 
 // planLinks proposes what is wanted and releases what no longer is, and tells
@@ -162,7 +181,13 @@ func (o *overlay) planMeet(now time.Time) (c *contact, explore bool) {
 		return slices.MinFunc(anyone, func(a, b *contact) int { return cmp.Compare(len(a.rtts), len(b.rtts)) }), false
 	}
 	if o.rounds%wander == 0 {
-		return anyone[o.rng.IntN(len(anyone))], false
+		if o.pace > o.cfg.Slow/2 && o.rounds%(wander*wander) != 0 { // dials cost more than exchanges
+			anyone = slices.DeleteFunc(anyone, func(c *contact) bool { return !c.connected })
+		}
+		if len(anyone) > 0 {
+			return anyone[o.rng.IntN(len(anyone))], false
+		}
+		return nil, false
 	}
 	if c := o.unmeasured(anyone); c != nil && o.rounds%3 != 0 {
 		return c, true

@@ -16,6 +16,7 @@ const (
 	maxHints      = 16               // read from one message
 	nearHints     = 6                // sent: the nearest to the receiver
 	randomHints   = 3                // sent besides
+	againHints    = 2                // of both, told before: they only keep others from forgetting
 	tellAgain     = 20 * time.Minute // before a member is hinted to the same peer again
 	maxUnmet      = 64               // members kept that one peer alone vouched for
 	maxFails      = 3                // dials in a row before a member is forgotten
@@ -50,7 +51,8 @@ type contact struct {
 	via      peer.ID // who vouched for it; "" once we met it
 
 	connected, relayed bool
-	probe              bool      // we dialled it only to measure it
+	outbound           bool      // we dialled it
+	probe              bool      // nobody but the neighbourhood asked for the connection
 	idle               time.Time // when we last exchanged with it
 	warm               bool      // an exchange went over this connection, so that the next is worth timing
 
@@ -100,7 +102,7 @@ func newOverlay(self peer.ID, cfg NeighbourhoodConfig, rng *rand.Rand) *overlay 
 }
 
 // joined notes a new connection to a member.
-func (o *overlay) joined(id peer.ID, relayed bool, now time.Time) {
+func (o *overlay) joined(id peer.ID, relayed, outbound bool, now time.Time) {
 	c := o.known[id]
 	if c == nil {
 		c = o.add(id, now)
@@ -108,7 +110,7 @@ func (o *overlay) joined(id peer.ID, relayed bool, now time.Time) {
 	if !c.connected {
 		c.told, c.warm, c.idle = make(map[peer.ID]telling), false, now
 	}
-	c.connected, c.relayed, c.via, c.seen = true, relayed, "", now
+	c.connected, c.relayed, c.outbound, c.via, c.seen = true, relayed, outbound, "", now
 	c.fails, c.retry = 0, time.Time{}
 	if near, _ := o.degree(); near < o.cfg.Near {
 		o.hurry(now)
@@ -125,7 +127,7 @@ func (o *overlay) left(id peer.ID, now time.Time) {
 		o.unlink(c)
 		o.hurry(now)
 	}
-	c.connected, c.relayed, c.probe, c.warm, c.told, c.shown = false, false, false, false, nil, nil
+	c.connected, c.relayed, c.outbound, c.probe, c.warm, c.told, c.shown = false, false, false, false, false, nil, nil
 }
 
 // met takes what a peer told of itself.
@@ -263,7 +265,7 @@ func (o *overlay) expire(now time.Time) {
 		case c.connected || c.busy:
 		case now.Sub(c.seen) >= o.cfg.Expire:
 			o.forget(id)
-		case now.Sub(c.measured) >= o.cfg.Expire:
+		case now.Sub(c.measured) >= 4*o.cfg.Expire:
 			c.rtts, c.rtt = nil, 0
 		}
 	}
@@ -305,6 +307,12 @@ func (o *overlay) sorted() []*contact {
 	return all
 }
 
+func (o *overlay) shuffled() []*contact {
+	all := o.sorted()
+	o.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
 // hint is what one member is told of another.
 type hint struct {
 	id     peer.ID
@@ -321,14 +329,19 @@ func (o *overlay) hintsFor(to peer.ID, now time.Time) []hint {
 		return nil
 	}
 	var fit []*contact
-	for _, c := range o.sorted() {
+	again := 0
+	for _, c := range o.shuffled() {
 		last, told := peerAt.told[c.id]
 		if c.id == to || len(c.record) == 0 || c.fails > 0 || told && now.Sub(last.at) < tellAgain {
 			continue
 		}
+		if told {
+			if again++; again > againHints {
+				continue
+			}
+		}
 		fit = append(fit, c)
 	}
-	o.rng.Shuffle(len(fit), func(i, j int) { fit[i], fit[j] = fit[j], fit[i] })
 	if where := peerAt.coord; where.Valid() && where.Error < 0.9 && len(fit) > randomHints {
 		byKey(fit[randomHints:], func(c *contact) time.Duration { return apart(where, c.coord) })
 	}
