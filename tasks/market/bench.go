@@ -22,12 +22,13 @@ type bench struct {
 	inbox *inbox[benchEvent]
 	wall  func() time.Time
 
-	mu      sync.Mutex
-	machine *tasks.Worker
-	jobs    map[tasks.JobID]*benchJob
-	running map[runKey]context.CancelFunc
-	kept    map[wire.ReceiptKey]bool // durable, without a verdict
-	owed    []wire.OwedReceipt       // from before the last start
+	mu       sync.Mutex
+	machine  *tasks.Worker
+	jobs     map[tasks.JobID]*benchJob
+	running  map[runKey]context.CancelFunc
+	kept     map[wire.ReceiptKey]bool // durable, without a verdict
+	owed     []wire.OwedReceipt       // from before the last start
+	fetching map[tasks.Span]chan struct{}
 }
 
 // benchJob is what the shell knows of a job that it works for.
@@ -60,7 +61,7 @@ func newBench(s *Service) (*bench, error) {
 		return nil, err
 	}
 	return &bench{s: s, inbox: newInbox[benchEvent](), wall: s.cfg.Now, machine: m, jobs: map[tasks.JobID]*benchJob{},
-		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]bool{}}, nil
+		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]bool{}, fetching: map[tasks.Span]chan struct{}{}}, nil
 }
 
 func (b *bench) push(ev tasks.WorkerEvent) { b.inbox.push(benchEvent{ev: ev}) }
@@ -275,11 +276,38 @@ func (b *bench) bring(ctx context.Context, origin tasks.PeerID, lease tasks.Leas
 		spans = append(spans, in)
 	}
 	for _, span := range spans {
-		if err := b.s.cfg.Data.Fetch(ctx, span, []peer.ID{from}, ticket); err != nil {
+		if err := b.fetch(ctx, span, from, ticket); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fetch brings one span here, once however many runs wait for it.
+func (b *bench) fetch(ctx context.Context, span tasks.Span, from peer.ID, ticket []byte) error {
+	for {
+		b.mu.Lock()
+		under := b.fetching[span]
+		if under == nil {
+			break
+		}
+		b.mu.Unlock()
+		select {
+		case <-under: // what came is here; what did not is tried again
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done := make(chan struct{})
+	b.fetching[span] = done
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		delete(b.fetching, span)
+		b.mu.Unlock()
+		close(done)
+	}()
+	return b.s.cfg.Data.Fetch(ctx, span, []peer.ID{from}, ticket)
 }
 
 // ahead fetches the inputs of a lease in order while earlier ones run, so that a

@@ -277,7 +277,9 @@ func (d *desk) changeOf(effects []tasks.Effect) wire.Change {
 			}
 		case tasks.Answer:
 			for _, v := range e.Verdicts {
-				delete(d.asked, wire.VerdictKey(v))
+				if v.Status != tasks.Pending {
+					delete(d.asked, wire.VerdictKey(v))
+				}
 			}
 		case tasks.Finish:
 			if e.Reason != tasks.StaleTerm { // the job goes on elsewhere, and may come back

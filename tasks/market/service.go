@@ -88,12 +88,15 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := s.restore(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	s.crew.open(ctx, cancel)
 	defer s.crew.close()
 	jobs, err := s.cfg.Store.Jobs(ctx)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("market: read jobs: %w", err)
 	}
 	if s.bench != nil {

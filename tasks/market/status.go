@@ -232,16 +232,24 @@ func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error 
 	return fmt.Errorf("job %s: this node is not its origin", id)
 }
 
-// Wait returns when a job of this node is over, or ctx ends.
+// Wait returns when a job is over, or ctx ends.
 func (s *Service) Wait(ctx context.Context, id tasks.JobID) (JobView, error) {
-	if d := s.desk(id); d != nil {
-		select {
-		case <-d.done:
-		case <-ctx.Done():
-			return JobView{}, ctx.Err()
+	for {
+		if d := s.desk(id); d != nil {
+			select {
+			case <-d.done:
+			case <-ctx.Done():
+				return JobView{}, ctx.Err()
+			}
+		}
+		v, err := s.Job(ctx, id)
+		if err != nil || v.Record.State.Over() {
+			return v, err
+		}
+		if !sleep(ctx, 200*time.Millisecond) { // the node starts, or another one holds the job
+			return v, ctx.Err()
 		}
 	}
-	return s.Job(ctx, id)
 }
 
 // Work tells what this node does for others, and whether it does at all.

@@ -1,0 +1,163 @@
+package market
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
+)
+
+// light makes node 0 one that runs no job service.
+func light(i int, c *Config) { c.Light = i == 0 }
+
+// answered waits until a published job has its answer.
+func (m *mesh) answered(n *node, id tasks.JobID) *tasks.JobAnswer {
+	m.t.Helper()
+	for range 3600 {
+		v, err := n.svc.Job(context.Background(), id)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if v.Answer != nil {
+			return v.Answer
+		}
+		time.Sleep(time.Second)
+	}
+	v, err := n.svc.Job(context.Background(), id)
+	m.t.Fatalf("no answer: %+v, %v", v, err)
+	return nil
+}
+
+// origins lists the nodes that are the job's origin now.
+func (m *mesh) origins(id tasks.JobID) (out []*node) {
+	for _, o := range m.all {
+		if o.up && o.svc.desk(id) != nil {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func (m *mesh) publishInline(n *node, count int) (tasks.JobID, []byte) {
+	m.t.Helper()
+	program, in := []byte("a program"), lines(count)
+	spec := tasks.Spec{Name: "inline", Program: cidOf(program), Inputs: []tasks.Input{{Source: cidOf(in), Split: tasks.Split{By: tasks.SplitLines, Size: 1}}}}
+	id, err := n.svc.Publish(context.Background(), spec, []wire.Blob{{CID: spec.Program, Data: program}, {CID: cidOf(in), Data: in}}, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return id, bytes.ToUpper(in)
+}
+
+func (m *mesh) wantAnswer(n *node, a *tasks.JobAnswer, out []byte) {
+	m.t.Helper()
+	if a.State != tasks.Done {
+		m.t.Fatalf("answer: state %d, reason %v, %q", a.State, a.Reason, a.Detail)
+	}
+	if got, ok := n.data.get(a.Output); !ok || !bytes.Equal(got, out) {
+		m.t.Fatalf("output of %d bytes (here: %v), want %d", len(got), ok, len(out))
+	}
+}
+
+func TestPublishInline(t *testing.T) {
+	inMesh(t, 6, light, func(m *mesh) {
+		n := m.all[0]
+		id, want := m.publishInline(n, 40)
+		m.wantAnswer(n, m.answered(n, id), want)
+		time.Sleep(2 * time.Minute)
+		kept := 0
+		for _, o := range m.all {
+			if _, err := o.store.Job(context.Background(), id); err == nil {
+				kept++
+			}
+		}
+		if kept == 0 || kept > 4 {
+			t.Errorf("%d nodes kept the submission, want about three", kept)
+		}
+		if left := m.origins(id); len(left) > 0 {
+			t.Errorf("%d nodes still hold the answered job", len(left))
+		}
+	})
+}
+
+// What is not inline is fetched from the submitter by ticket.
+func TestPublishByCID(t *testing.T) {
+	inMesh(t, 5, light, func(m *mesh) {
+		n := m.all[0]
+		spec, want := lineJob(n, 20)
+		id, err := n.svc.Publish(context.Background(), spec, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if p, err := n.svc.Follow(context.Background(), id); err == nil && p.Tasks != 20 {
+			t.Errorf("progress: %+v", p)
+		}
+		m.wantAnswer(n, m.answered(n, id), want)
+	})
+}
+
+// Another keeper takes over when the origin dies; one answer is accepted.
+func TestPublishedOriginDies(t *testing.T) {
+	inMesh(t, 6, light, func(m *mesh) {
+		for _, o := range m.all {
+			o.runner.set(func(r *testRunner) { r.took = 5 * time.Second })
+		}
+		n := m.all[0]
+		id, want := m.publishInline(n, 60)
+		time.Sleep(12 * time.Second)
+		first := m.origins(id)
+		if len(first) != 1 {
+			t.Fatalf("%d origins", len(first))
+		}
+		first[0].crash()
+		a := m.answered(n, id)
+		m.wantAnswer(n, a, want)
+		if a.Origin == idOf(first[0].id) || a.Term < 2 {
+			t.Errorf("answer of %s at term %d, want a successor's", a.Origin, a.Term)
+		}
+		first[0].start() // it comes back, believing that it is origin
+		time.Sleep(5 * time.Minute)
+		if again, err := n.svc.Job(context.Background(), id); err != nil || *again.Answer != *a {
+			t.Errorf("the answer changed: %+v, %v", again.Answer, err)
+		}
+		if left := m.origins(id); len(left) > 0 {
+			t.Errorf("node %d still runs the answered job", left[0].i)
+		}
+	})
+}
+
+// A submitter that is away when its job is done gets the answer when it is back.
+func TestSubmitterAway(t *testing.T) {
+	inMesh(t, 4, light, func(m *mesh) {
+		n := m.all[0]
+		id, want := m.publishInline(n, 30)
+		time.Sleep(3 * time.Second)
+		n.halt()
+		time.Sleep(time.Minute)
+		n.start()
+		m.wantAnswer(n, m.answered(n, id), want)
+		n.halt()
+		n.start()
+		time.Sleep(5 * time.Second)
+		if v, err := n.svc.Job(context.Background(), id); err != nil || v.Answer == nil {
+			t.Errorf("the answer was forgotten: %+v, %v", v, err)
+		}
+	})
+}
+
+func TestPublishTooLarge(t *testing.T) {
+	inMesh(t, 1, nil, func(m *mesh) {
+		n := m.all[0]
+		big := bytes.Repeat([]byte("x"), wire.MaxInline+1)
+		spec := tasks.Spec{Program: cidOf(big), Tasks: 1}
+		_, err := n.svc.Publish(context.Background(), spec, []wire.Blob{{CID: spec.Program, Data: big}}, nil)
+		if err == nil || !strings.Contains(err.Error(), "limit") {
+			t.Errorf("a program over the limit: %v", err)
+		}
+	})
+}
