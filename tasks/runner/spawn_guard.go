@@ -1,0 +1,12 @@
+//go:build unix && !linux && !freebsd
+
+package runner
+
+import "syscall"
+
+// needsGuard: no parent-death signal here, so a guard stands between.
+const needsGuard = true
+
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}
