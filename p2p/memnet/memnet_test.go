@@ -301,6 +301,9 @@ func TestKillCrashAndRestart(t *testing.T) {
 				if _, err := there.Read(make([]byte, 1)); err == nil {
 					t.Fatal("the dead read")
 				}
+				if err := p.l.Close(); err != nil { // by the dead host
+					t.Fatal(err)
+				}
 				if _, err := p.l.Accept(); !errors.Is(err, transport.ErrListenerClosed) {
 					t.Fatal(err)
 				}

@@ -2,7 +2,9 @@ package memnet
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +50,7 @@ type Network struct {
 	mu     sync.Mutex // before any link's
 	nodes  map[netip.Addr]*node
 	links  map[*link]struct{}
+	open   map[*listener]struct{}
 	cuts   map[Pair]struct{} // ordered by unordered()
 	off    map[netip.Addr]struct{}
 	counts map[Pair]Count // of links that are gone
@@ -79,6 +82,7 @@ func New(cfg Config) *Network {
 		cfg:    cfg,
 		nodes:  map[netip.Addr]*node{},
 		links:  map[*link]struct{}{},
+		open:   map[*listener]struct{}{},
 		cuts:   map[Pair]struct{}{},
 		off:    map[netip.Addr]struct{}{},
 		counts: map[Pair]Count{},
@@ -165,23 +169,16 @@ func (n *Network) Crash(a netip.Addr) { n.stop(a, 0) }
 
 func (n *Network) stop(a netip.Addr, after time.Duration) {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	nd := n.nodeLocked(a)
 	nd.dead = true
-	listeners := make([]*listener, 0, len(nd.listeners))
-	for _, l := range nd.listeners {
-		listeners = append(listeners, l)
-	}
-	nd.listeners = map[uint16]*listener{}
+	nd.listeners = map[uint16]*listener{} // its host closes them: until then they hear nothing
 	for l := range n.links {
 		for i := range l.ends {
 			if l.ends[i].addr.Addr() == a {
 				l.kill(&l.ends[i], after)
 			}
 		}
-	}
-	n.mu.Unlock()
-	for _, l := range listeners {
-		l.shut()
 	}
 }
 
@@ -248,17 +245,11 @@ func (n *Network) Connections() int {
 func (n *Network) Close() error {
 	n.mu.Lock()
 	n.closed = true
-	var addrs []netip.Addr
-	for a := range n.nodes {
-		addrs = append(addrs, a)
-	}
-	links := make([]*link, 0, len(n.links))
-	for l := range n.links {
-		links = append(links, l)
-	}
+	listeners := slices.Collect(maps.Keys(n.open))
+	links := slices.Collect(maps.Keys(n.links))
 	n.mu.Unlock()
-	for _, a := range addrs {
-		n.stop(a, 0)
+	for _, l := range listeners {
+		l.shut()
 	}
 	for _, l := range links {
 		l.end()

@@ -174,6 +174,7 @@ func (t *Transport) Listen(laddr ma.Multiaddr) (transport.Listener, error) {
 	}
 	l := &listener{t: t, addr: a, conns: make(chan *conn, listenBacklog), done: make(chan struct{})}
 	t.node.listeners[a.Port()] = l
+	n.open[l] = struct{}{}
 	return l, nil
 }
 
@@ -266,12 +267,6 @@ func (l *listener) admit(c *conn) error {
 }
 
 func (l *listener) Close() error {
-	n := l.t.net
-	n.mu.Lock()
-	if l.t.node.listeners[l.addr.Port()] == l {
-		delete(l.t.node.listeners, l.addr.Port())
-	}
-	n.mu.Unlock()
 	l.shut()
 	return nil
 }
@@ -286,6 +281,10 @@ func (l *listener) shut() {
 		return
 	default:
 		close(l.done)
+	}
+	delete(n.open, l)
+	if l.t.node.listeners[l.addr.Port()] == l {
+		delete(l.t.node.listeners, l.addr.Port())
 	}
 	n.mu.Unlock()
 	for {
