@@ -51,7 +51,7 @@ func (f *folder) Stat() (sys.Stat_t, sysfs.Errno)  { return stat(f.ino, f.mode, 
 func (f *folder) Sync() sysfs.Errno                { return 0 }
 func (f *folder) Datasync() sysfs.Errno            { return 0 }
 func (f *folder) Utimens(int64, int64) sysfs.Errno { return 0 }
-func (f *folder) Seek(off int64, whence origin) (int64, sysfs.Errno) {
+func (f *folder) Seek(off offset, whence int) (int64, sysfs.Errno) {
 	if off != 0 || whence != io.SeekStart {
 		return 0, sysfs.EISDIR
 	}
@@ -83,8 +83,8 @@ func (f *folder) Close() sysfs.Errno {
 	return 0
 }
 
-// origin is an int: spelled so, vet doesn't take Seek for io.Seeker's.
-type origin = int
+// offset is an int64: spelled so, vet doesn't take Seek for io.Seeker's.
+type offset = int64
 
 // seek moves an offset in a file of size bytes.
 func seek(at, size, off int64, whence int) (int64, sysfs.Errno) {

@@ -281,7 +281,7 @@ func (f *inputFile) Pread(p []byte, off int64) (int, sysfs.Errno) {
 	return n, errnoOf(err)
 }
 
-func (f *inputFile) Seek(off int64, whence origin) (at int64, errno sysfs.Errno) {
+func (f *inputFile) Seek(off offset, whence int) (at int64, errno sysfs.Errno) {
 	if at, errno = seek(f.at, f.size, off, whence); errno == 0 {
 		f.at = at
 	}

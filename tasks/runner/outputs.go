@@ -422,7 +422,7 @@ func (f *outputFile) resize(size int64) sysfs.Errno {
 	return 0
 }
 
-func (f *outputFile) Seek(off int64, whence origin) (at int64, errno sysfs.Errno) {
+func (f *outputFile) Seek(off offset, whence int) (at int64, errno sysfs.Errno) {
 	if at, errno = seek(f.at, f.n.size, off, whence); errno == 0 {
 		f.at = at
 	}
