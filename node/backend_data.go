@@ -1,0 +1,366 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"github.com/kith-mesh/kith/api"
+	"github.com/kith-mesh/kith/storage"
+	"github.com/kith-mesh/kith/storage/transfer"
+	"github.com/kith-mesh/kith/tasks"
+)
+
+// uploadKeeps is how long an upload that nobody pinned stays, unless asked
+// otherwise: time enough to submit the job that it is for.
+const uploadKeeps = time.Hour
+
+const ownerUpload storage.Owner = "upload"
+
+// dataBackend serves content. It implements api.Data, api.Uploads, api.Pins and
+// api.Archive.
+type dataBackend struct {
+	store    *storage.Store
+	transfer *transfer.Service
+	scratch  string // for folders on their way into the store
+	now      func() time.Time
+}
+
+// parseCID reads a CID that a user gave.
+func parseCID(c tasks.CID) (cid.Cid, error) {
+	out, err := cid.Decode(string(c))
+	if err != nil {
+		return out, api.Invalid("a CID looks like bafybei…; kith add prints it", "%q is not a CID: %v", c, err)
+	}
+	if err := storage.CheckCID(out); err != nil {
+		return out, api.Invalid("", "%v", err)
+	}
+	return out, nil
+}
+
+// dataError gives the store's errors their place in the API.
+func dataError(err error) error {
+	var known *api.Error
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case errors.Is(err, storage.ErrSpan):
+		return api.BadRange("%v", err)
+	case errors.Is(err, storage.ErrIsDir):
+		return api.Invalid("name a file inside it, or use kith get", "%v", err)
+	case errors.Is(err, storage.ErrNotDir):
+		return api.NotFound("", "%v", err)
+	case errors.Is(err, storage.ErrFull):
+		return api.Unavailable("free some with kith unpin and kith gc, or start with a larger --disk", "%v", err)
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrIncomplete), errors.Is(err, transfer.ErrUnavailable):
+		return api.NotFound("no connected peer has it; kith peers shows who is there", "%v", err)
+	case errors.Is(err, storage.ErrNode), errors.Is(err, storage.ErrEscape):
+		return api.Invalid("", "%v", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.Unavailable("no peer served it in time; kith peers shows who is there", "%v", err)
+	}
+	return err
+}
+
+// bring fetches what the span needs and is not here.
+func (d *dataBackend) bring(ctx context.Context, span storage.Span, progress func(api.Progress)) error {
+	if done, err := d.store.CompleteSpan(ctx, span); done || err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	var tell func(done, total int64)
+	if progress != nil {
+		tell = func(done, total int64) { progress(api.Progress{Done: done, Total: max(total, 0)}) }
+	}
+	return d.transfer.Fetch(ctx, transfer.Want{Root: span.Root, Path: span.Path, Offset: span.Offset, Length: span.Length}, tell)
+}
+
+func (d *dataBackend) Stat(ctx context.Context, root tasks.CID, path string) (api.Entry, error) {
+	c, err := parseCID(root)
+	if err != nil {
+		return api.Entry{}, err
+	}
+	defer d.store.Use(c)()
+	e, err := d.store.Stat(ctx, c, path)
+	if errors.Is(err, storage.ErrNotFound) {
+		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil); err == nil {
+			e, err = d.store.Stat(ctx, c, path)
+		}
+	}
+	return entryOf(e, path), dataError(err)
+}
+
+func entryOf(e storage.Entry, path string) api.Entry {
+	return api.Entry{Path: e.Path, CID: e.CID.String(), Size: e.Size, Dir: e.Type == storage.Folder, Link: e.Target}
+}
+
+func (d *dataBackend) Walk(ctx context.Context, root tasks.CID, path string, recursive bool, f func(api.Entry) error) error {
+	c, err := parseCID(root)
+	if err != nil {
+		return err
+	}
+	defer d.store.Use(c)()
+	if recursive {
+		if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, nil); err != nil {
+			return dataError(err)
+		}
+		return dataError(d.store.Walk(ctx, c, path, func(e storage.Entry) error { return f(entryOf(e, path)) }))
+	}
+	if _, err := d.Stat(ctx, root, path); err != nil {
+		return err
+	}
+	self, err := d.store.Stat(ctx, c, path)
+	if err != nil {
+		return dataError(err)
+	}
+	self.Path = ""
+	if err := f(entryOf(self, path)); err != nil || self.Type != storage.Folder {
+		return err
+	}
+	entries, err := d.store.Ls(ctx, c, path)
+	if err != nil {
+		// A folder whose own nodes are many may be here in part only.
+		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, nil); err == nil {
+			entries, err = d.store.Ls(ctx, c, path)
+		}
+	}
+	if err != nil {
+		return dataError(err)
+	}
+	for _, e := range entries {
+		if err := f(entryOf(e, path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *dataBackend) Open(ctx context.Context, root tasks.CID, path string, offset, length int64) (io.ReadCloser, error) {
+	c, err := parseCID(root)
+	if err != nil {
+		return nil, err
+	}
+	defer d.store.Use(c)()
+	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length}, nil); err != nil {
+		return nil, dataError(err)
+	}
+	r, err := d.store.Open(ctx, c, path, offset, length)
+	return r, dataError(err)
+}
+
+func (d *dataBackend) Fetch(ctx context.Context, root tasks.CID, path string, progress func(api.Progress)) (api.Root, error) {
+	c, err := parseCID(root)
+	if err != nil {
+		return api.Root{}, err
+	}
+	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, progress); err != nil {
+		return api.Root{}, dataError(err)
+	}
+	e, err := d.store.Stat(ctx, c, path)
+	if err != nil {
+		return api.Root{}, dataError(err)
+	}
+	out := api.Root{CID: e.CID.String(), Size: e.Size, Files: 1, Dir: e.Type == storage.Folder}
+	if r, err := d.store.Root(ctx, e.CID); err == nil {
+		out.Name, out.Size, out.Files = r.Name, r.Size, int64(r.Files)
+	}
+	return out, nil
+}
+
+// addOptions says how the store keeps an upload.
+func (d *dataBackend) addOptions(o api.AddOptions) (storage.AddOptions, error) {
+	out := storage.AddOptions{Name: o.Name, ChunkSize: o.Chunk, Owner: storage.User}
+	if o.Audience == "" {
+		o.Audience = api.AudienceMesh
+	}
+	var err error
+	if out.Audience, err = storage.ParseAudience(string(o.Audience)); err != nil {
+		return out, api.Invalid("", "audience: %v", err)
+	}
+	if !o.Pin {
+		keep := o.Keep
+		if keep <= 0 {
+			keep = uploadKeeps
+		}
+		out.Owner, out.Until = ownerUpload, d.now().Add(keep)
+	}
+	return out, nil
+}
+
+func (d *dataBackend) added(ctx context.Context, r storage.Root) (api.Root, error) {
+	e, err := d.store.Stat(ctx, r.CID, "")
+	if err != nil {
+		return api.Root{}, dataError(err)
+	}
+	d.transfer.ProvideSoon()
+	return api.Root{CID: r.CID.String(), Name: r.Name, Size: r.Size, Files: int64(r.Files), Dir: e.Type == storage.Folder}, nil
+}
+
+func (d *dataBackend) AddFile(ctx context.Context, r io.Reader, opts api.AddOptions) (api.Root, error) {
+	o, err := d.addOptions(opts)
+	if err != nil {
+		return api.Root{}, err
+	}
+	root, err := d.store.AddReader(ctx, r, o)
+	if err != nil {
+		return api.Root{}, dataError(err)
+	}
+	return d.added(ctx, root)
+}
+
+// AddFolder writes the files to a scratch folder first: a folder's order and
+// links are known only at its end.
+func (d *dataBackend) AddFolder(ctx context.Context, next func() (api.File, error), opts api.AddOptions) (_ api.Root, err error) {
+	o, err := d.addOptions(opts)
+	if err != nil {
+		return api.Root{}, err
+	}
+	dir, err := os.MkdirTemp(d.scratch, "upload-")
+	if err != nil {
+		return api.Root{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	top, err := os.OpenRoot(dir)
+	if err != nil {
+		return api.Root{}, err
+	}
+	defer top.Close()
+	for {
+		f, err := next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return api.Root{}, err
+		}
+		if err := writeUpload(top, f); err != nil {
+			return api.Root{}, fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	root, err := d.store.AddPath(ctx, dir, o)
+	if err != nil {
+		return api.Root{}, dataError(err)
+	}
+	return d.added(ctx, root)
+}
+
+func writeUpload(top *os.Root, f api.File) error {
+	name := filepath.FromSlash(f.Path)
+	if f.Dir {
+		return top.MkdirAll(name, 0o700)
+	}
+	if err := top.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	mode := os.FileMode(0o600)
+	if f.Exec {
+		mode = 0o700
+	}
+	out, err := top.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, f.Body)
+	return errors.Join(err, out.Close())
+}
+
+func (d *dataBackend) Pin(ctx context.Context, root tasks.CID, keep time.Duration) (api.Root, error) {
+	r, err := d.Fetch(ctx, root, "", nil)
+	if err != nil {
+		return r, err
+	}
+	c, err := parseCID(root)
+	if err != nil {
+		return r, err
+	}
+	var until time.Time
+	if keep > 0 {
+		until = d.now().Add(keep)
+	}
+	if err := d.store.Pin(ctx, c, storage.User, until); err != nil {
+		return r, dataError(err)
+	}
+	d.transfer.ProvideSoon()
+	return r, nil
+}
+
+func (d *dataBackend) Unpin(ctx context.Context, root tasks.CID) error {
+	c, err := parseCID(root)
+	if err != nil {
+		return err
+	}
+	var gone error
+	for _, owner := range []storage.Owner{storage.User, ownerUpload} {
+		err := d.store.Unpin(ctx, c, owner)
+		if err == nil {
+			return nil
+		}
+		gone = err
+	}
+	if errors.Is(gone, storage.ErrNotFound) {
+		return api.NotFound("kith ls lists what is pinned; what a job keeps goes with the job", "%s is not pinned by you", root)
+	}
+	return gone
+}
+
+func (d *dataBackend) Pins(ctx context.Context) ([]api.Pin, error) {
+	pins, err := d.store.Pins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Pin, 0, len(pins))
+	for _, p := range pins {
+		pin := api.Pin{CID: p.Root.String(), Owner: string(p.Owner), Until: p.Until}
+		if r, err := d.store.Root(ctx, p.Root); err == nil {
+			pin.Name, pin.Size, pin.Audience = r.Name, r.Size, api.Audience(r.Audience.String())
+		}
+		out = append(out, pin)
+	}
+	slices.SortFunc(out, func(a, b api.Pin) int {
+		return slices.Compare([]string{a.Owner, a.Name, a.CID}, []string{b.Owner, b.Name, b.CID})
+	})
+	return out, nil
+}
+
+func (d *dataBackend) GC(ctx context.Context) (api.GCReport, error) {
+	r, err := d.store.GC(ctx)
+	return api.GCReport{Blocks: int64(r.Removed), Bytes: r.Freed, Kept: int64(r.Kept)}, err
+}
+
+func (d *dataBackend) ExportCAR(ctx context.Context, root tasks.CID, w io.Writer) error {
+	c, err := parseCID(root)
+	if err != nil {
+		return err
+	}
+	defer d.store.Use(c)()
+	if err := d.bring(ctx, storage.Whole(c), nil); err != nil {
+		return dataError(err)
+	}
+	return dataError(d.store.ExportCAR(ctx, c, w))
+}
+
+func (d *dataBackend) ImportCAR(ctx context.Context, r io.Reader, opts api.AddOptions) ([]api.Root, error) {
+	o, err := d.addOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := d.store.ImportCAR(ctx, r, storage.ImportOptions{Name: o.Name, Audience: o.Audience, Owner: o.Owner, Until: o.Until})
+	if err != nil {
+		return nil, dataError(err)
+	}
+	out := make([]api.Root, 0, len(roots))
+	for _, r := range roots {
+		root, err := d.added(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, root)
+	}
+	return out, nil
+}

@@ -1,0 +1,395 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/kith-mesh/kith/api"
+	"github.com/kith-mesh/kith/p2p"
+	"github.com/kith-mesh/kith/p2p/auth"
+)
+
+const (
+	doctorStep = 5 * time.Second
+	minFree    = 512 << 20       // bytes on the home's volume
+	clockNote  = 2 * time.Minute // apart: worth a word; auth.Skew apart: broken
+)
+
+// finding is what a step came to, before it has its name and time.
+type finding struct {
+	state  api.CheckState
+	detail string
+	fix    string
+}
+
+func fine(format string, args ...any) finding {
+	return finding{state: api.CheckOK, detail: fmt.Sprintf(format, args...)}
+}
+
+func warn(fix, format string, args ...any) finding {
+	return finding{api.CheckWarn, fmt.Sprintf(format, args...), fix}
+}
+
+func fail(fix, format string, args ...any) finding {
+	return finding{api.CheckFail, fmt.Sprintf(format, args...), fix}
+}
+
+func untried(format string, args ...any) finding {
+	return finding{state: api.CheckSkipped, detail: "not tried: " + fmt.Sprintf(format, args...)}
+}
+
+// step is one thing that doctor tries.
+type step struct {
+	name string
+	try  func(ctx context.Context) finding
+}
+
+// examine tries the steps one after the other.
+func examine(ctx context.Context, steps []step) []api.Check {
+	out := make([]api.Check, 0, len(steps))
+	for _, s := range steps {
+		begin := time.Now()
+		sctx, stop := context.WithTimeout(ctx, doctorStep)
+		f := s.try(sctx)
+		stop()
+		out = append(out, api.Check{Name: s.name, State: f.state, Detail: f.detail, Fix: f.fix, TookMs: ms(time.Since(begin))})
+	}
+	return out
+}
+
+// Examine is `kith doctor` where no node runs, or none answers: it tries all
+// that can be tried from the home and the config, and says what it did not try.
+func Examine(ctx context.Context, cfg Config) []api.Check {
+	cfg = cfg.fill()
+	down := func(what string) func(context.Context) finding {
+		return func(context.Context) finding {
+			return untried("%s is known by a running node only, and none answers on this home: start it with kith up", what)
+		}
+	}
+	return examine(ctx, []step{
+		{"disk", func(context.Context) finding { return checkDisk(cfg.Home) }},
+		{"token", func(context.Context) finding { return checkToken(cfg.Home, cfg.Now()) }},
+		{"listen", func(context.Context) finding { return checkListen(cfg) }},
+		{"address", func(context.Context) finding { return checkAddress(cfg.Listen, manet.InterfaceMultiaddrs) }},
+		{"api", func(ctx context.Context) finding { return checkAPI(ctx, cfg.Home, cfg.APIListen) }},
+		{"members", down("who is connected")},
+		{"clock", down("other members' time")},
+		{"reachability", down("whether others can dial this machine")},
+		{"relay", down("whether a relay would carry it")},
+	})
+}
+
+// Doctor tries each step of this running node.
+func (n *Node) Doctor(ctx context.Context) ([]api.Check, error) {
+	addrs := func() ([]ma.Multiaddr, error) { return n.host.Raw().Addrs(), nil }
+	return examine(ctx, []step{
+		{"disk", func(context.Context) finding { return checkDisk(n.cfg.Home) }},
+		{"token", func(context.Context) finding { return checkToken(n.cfg.Home, n.cfg.Now()) }},
+		{"listen", func(ctx context.Context) finding { return checkListening(ctx, n.host.Raw().Addrs()) }},
+		{"address", func(context.Context) finding { return checkAddress(n.cfg.Listen, addrs) }},
+		{"api", func(ctx context.Context) finding { return checkAPI(ctx, n.cfg.Home, n.cfg.APIListen) }},
+		{"members", func(context.Context) finding { return checkMembers(n.host.Members(), len(n.host.Known())) }},
+		{"clock", func(context.Context) finding { return checkClock(n.host.Members()) }},
+		{"reachability", func(context.Context) finding { return checkReachable(n.host.Reachability(), n.loopbackOnly()) }},
+		{"relay", func(context.Context) finding { return checkRelay(n.host.Reachability(), n.loopbackOnly()) }},
+	}), nil
+}
+
+// checkDisk writes, syncs, reads back and removes a file, and looks at the room.
+func checkDisk(home Home) finding {
+	if home == "" {
+		return fail("set --home or KITH_HOME", "no home folder is given")
+	}
+	info, err := os.Stat(string(home))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail("make it with kith init, or kith up --join LINE", "home %s does not exist", home)
+	}
+	if err != nil || !info.IsDir() {
+		return fail("choose another with --home", "home %s can't be used: %v", home, errors.Join(err, notFolder(info)))
+	}
+	if err := tryFile(string(home)); err != nil {
+		return fail("check the folder's rights and that the disk is not full or read-only", "home %s can't be written: %v", home, err)
+	}
+	_, free, err := volume(string(home))
+	switch {
+	case err != nil:
+		return warn("", "wrote and read a file, but the free room is not known: %v", err)
+	case free < minFree:
+		return fail("free some room, or move the home", "%d MiB are free on the volume of %s, want %d at least", free>>20, home, minFree>>20)
+	}
+	return fine("wrote, synced and read a file in %s; %d GiB free", home, free>>30)
+}
+
+func notFolder(info fs.FileInfo) error {
+	if info != nil && !info.IsDir() {
+		return errors.New("it is not a folder")
+	}
+	return nil
+}
+
+func tryFile(dir string) (err error) {
+	f, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	const text = "kith doctor was here\n"
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(f.Name())
+	if err == nil && string(b) != text {
+		err = fmt.Errorf("read back %q", b)
+	}
+	return err
+}
+
+// checkToken verifies key and member token.
+func checkToken(home Home, now time.Time) finding {
+	if info, err := os.Stat(home.Key()); err == nil && tooOpen(info.Mode()) {
+		return fail("run chmod 600 "+home.Key(), "the node's key can be read by others (mode %v)", info.Mode().Perm())
+	}
+	m, err := loadMembership(home, now)
+	switch {
+	case errors.Is(err, ErrNoMesh):
+		return fail("make a mesh with kith init, or join one with kith up --join LINE", "this home belongs to no mesh")
+	case errors.Is(err, auth.ErrExpired):
+		return fail("ask a member that may invite for a new invite line, and join by it from a new home", "%v", err)
+	case errors.Is(err, auth.ErrClock):
+		return fail("set this machine's clock", "%v", err)
+	case err != nil:
+		return fail("restore the home's mesh folder from a copy, or join again from a new home", "%v", err)
+	}
+	if left := m.grant.Expires.Sub(now); m.grant.LastThird(now) {
+		return warn("keep the node connected: members that may admit renew it", "member of %s until %s, in %s", m.mesh.Prefix(), m.grant.Expires.Format(time.DateOnly), left.Round(time.Hour))
+	}
+	return fine("member of mesh %s until %s, may %s", m.mesh.Prefix(), m.grant.Expires.Format(time.DateOnly), m.grant.Rights)
+}
+
+// checkListen binds every address and lets go of it.
+func checkListen(cfg Config) finding {
+	release, err := cfg.Home.lock()
+	if errors.Is(err, ErrHomeInUse) {
+		return untried("a kith runs on this home and holds its ports, but its API does not answer; see the api step")
+	}
+	if err == nil {
+		defer release() // the lock is ours alone
+	}
+	addrs, err := cfg.listenAddrs()
+	if err != nil {
+		return fail("write it like /ip4/0.0.0.0/tcp/4101", "%v", err)
+	}
+	var bound []string
+	for _, a := range addrs {
+		if err := tryBind(a); err != nil {
+			return fail("stop what uses it, or choose another address with --listen", "can't listen on %s: %v", a, err)
+		}
+		bound = append(bound, a.String())
+	}
+	return fine("could listen on %s", strings.Join(bound, ", "))
+}
+
+func tryBind(a ma.Multiaddr) error {
+	network, addr, err := manet.DialArgs(a)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(network, "udp") {
+		c, err := net.ListenPacket(network, addr)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// checkListening dials each TCP address that the node listens on.
+func checkListening(ctx context.Context, addrs []ma.Multiaddr) finding {
+	var dialled, quiet int
+	for _, a := range addrs {
+		network, addr, err := manet.DialArgs(a)
+		if err != nil || !strings.HasPrefix(network, "tcp") {
+			quiet++
+			continue
+		}
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return fail("check this machine's firewall", "this machine can't dial its own %s: %v", a, err)
+		}
+		if err := c.Close(); err != nil {
+			return fail("", "close: %v", err)
+		}
+		dialled++
+	}
+	if dialled+quiet == 0 {
+		return fail("choose an address with --listen", "the node listens on no address")
+	}
+	return fine("dialled %d TCP addresses of its own; %d UDP ones were not dialled", dialled, quiet)
+}
+
+// checkAddress looks for an address that another machine could dial.
+func checkAddress(listen []string, of func() ([]ma.Multiaddr, error)) finding {
+	if loopbackListen(listen) {
+		return warn("for other machines, listen on 0.0.0.0: kith up --listen /ip4/0.0.0.0/tcp/4101", "it is told to listen on loopback only: just nodes on this machine can reach it")
+	}
+	addrs, err := of()
+	if err != nil {
+		return fail("", "this machine's addresses are not known: %v", err)
+	}
+	var private, public []string
+	for _, a := range addrs {
+		ip, err := manet.ToIP(a)
+		if err != nil || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+			continue
+		}
+		if manet.IsPublicAddr(a) {
+			public = append(public, ip.String())
+		} else {
+			private = append(private, ip.String())
+		}
+	}
+	slices.Sort(private)
+	slices.Sort(public)
+	switch private, public = slices.Compact(private), slices.Compact(public); {
+	case len(public) > 0:
+		return fine("public address %s", strings.Join(public, ", "))
+	case len(private) > 0:
+		return fine("address on the LAN: %s; reaching beyond it is the step reachability", strings.Join(private, ", "))
+	}
+	return fail("connect this machine to a network", "no interface has an address that another machine could dial")
+}
+
+func loopbackListen(listen []string) bool {
+	for _, s := range listen {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil || !isLoopback(a) {
+			return false
+		}
+	}
+	return len(listen) > 0
+}
+
+func isLoopback(a ma.Multiaddr) bool { return manet.IsIPLoopback(a) }
+
+// checkAPI asks the running node's API with the home's token, or else tries
+// whether it could be bound.
+func checkAPI(ctx context.Context, home Home, listen string) finding {
+	if info, err := os.Stat(home.APIToken()); err == nil && tooOpen(info.Mode()) {
+		return fail("run chmod 600 "+home.APIToken(), "the API's token can be read by others (mode %v)", info.Mode().Perm())
+	}
+	at, err := home.ReadAPIAddress()
+	if errors.Is(err, fs.ErrNotExist) {
+		l, err := net.Listen("tcp", listen)
+		if err != nil {
+			return fail("stop what uses it, or choose another address with --api-listen", "no node runs, and its API could not listen on %s: %v", listen, err)
+		}
+		if err := l.Close(); err != nil {
+			return fail("", "close: %v", err)
+		}
+		return fine("no node runs on this home; its API could listen on %s", listen)
+	}
+	if err != nil {
+		return fail("delete it and start the node again", "%v", err)
+	}
+	token, err := home.LoadAPIToken()
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.Address+"/api/v1/id", nil)
+	if err != nil {
+		return fail("delete "+home.APIFile()+" and start the node again", "%v", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fail("start the node with kith up; if it runs, look at its log", "the API at %s does not answer: %v", at.Address, err)
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20))
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return fail("", "the API at %s broke off: %v", at.Address, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return fail("another program may listen there: choose another address with --api-listen", "the API at %s answered %s to this home's token in %s", at.Address, res.Status, filepath.Base(home.APIToken()))
+	}
+	return fine("the API at %s answers to this home's token", at.Address)
+}
+
+func checkMembers(members []p2p.Member, known int) finding {
+	if len(members) > 0 {
+		return fine("connected with %d members; %d known", len(members), known)
+	}
+	if known <= 1 {
+		return warn("invite another machine: kith invite create, then there kith up --join LINE", "no other member is known yet")
+	}
+	return fail("check the network and that the others run; kith peers names the problem of each", "none of the %d members known is connected", known)
+}
+
+// checkClock compares with the members' clocks, by what they claimed at hello.
+func checkClock(members []p2p.Member) finding {
+	if len(members) == 0 {
+		return untried("no member is connected to compare with")
+	}
+	var apart []time.Duration
+	for _, m := range members {
+		apart = append(apart, m.ClockAhead)
+	}
+	slices.Sort(apart)
+	median := apart[len(apart)/2]
+	switch {
+	case median.Abs() > auth.Skew:
+		return fail("set this machine's clock; tokens bear at most an hour", "the middle of %d members' clocks is %s from this one", len(members), median.Round(time.Second))
+	case median.Abs() > clockNote:
+		return warn("set this machine's clock", "the middle of %d members' clocks is %s from this one", len(members), median.Round(time.Second))
+	}
+	return fine("within %s of the middle of %d members' clocks", max(median.Abs().Round(time.Second), time.Second), len(members))
+}
+
+// checkReachable says what members found when they dialled this node.
+func checkReachable(r p2p.Reachability, loopback bool) finding {
+	switch r.State {
+	case p2p.ReachPublic:
+		return fine("members dialled %s", strings.Join(texts(r.Reachable), ", "))
+	case p2p.ReachPrivate, p2p.ReachRelayed:
+		return warn("forward port 4101 (TCP and UDP) in the router to this machine, or switch on UPnP there", "members could not dial %s; the node is %s", strings.Join(texts(r.Unreachable), ", "), r.State)
+	case p2p.ReachLocal:
+		if loopback {
+			return untried("the node listens on loopback only")
+		}
+		return warn("for members elsewhere, forward port 4101 in the router or use one member that is publicly reachable", "nothing public is listened on or mapped: this LAN alone can reach the node")
+	}
+	return untried("no member that could dial back has been asked yet")
+}
+
+// checkRelay says whether a relay stands ready where one is needed.
+func checkRelay(r p2p.Reachability, loopback bool) finding {
+	switch {
+	case len(r.Relays) > 0:
+		return fine("reachable through %s", strings.Join(texts(r.Relays), ", "))
+	case r.State == p2p.ReachPublic:
+		return fine("none is needed: the node is publicly reachable, and relays for others")
+	case loopback:
+		return untried("the node listens on loopback only")
+	case r.State == p2p.ReachPrivate:
+		return fail("connect to a member that is publicly reachable: it relays", "others can't dial this node, and no member relays for it")
+	}
+	return untried("no publicly reachable member is connected to ask")
+}

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+const (
+	houseTurn = 30 * time.Second
+	gcAbove   = 0.9 // of the disk that the owner allows
+	gcRest    = 10 * time.Minute
+)
+
+// keepHouse ends pauses whose time has come, and collects blocks before the
+// store is full.
+func (n *Node) keepHouse(ctx context.Context) error {
+	tick := time.NewTicker(houseTurn)
+	defer tick.Stop()
+	var collected time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if p := n.currentPolicy(); p.Paused && !p.PausedAt(n.cfg.Now()) {
+			if err := n.setPolicy(ctx, p.Resume()); err != nil && ctx.Err() == nil {
+				n.log.Error("pause could not be ended", "err", err)
+			}
+		}
+		use, err := n.store.Usage(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				n.log.Error("store usage not read", "err", err)
+			}
+			continue
+		}
+		if use.Max > 0 && float64(use.Bytes) > gcAbove*float64(use.Max) && time.Since(collected) > gcRest {
+			collected = time.Now()
+			r, err := n.store.GC(ctx)
+			if err != nil && ctx.Err() == nil {
+				n.log.Error("collection failed", "err", err)
+			} else if err == nil {
+				n.log.Info("collected", "blocks", r.Removed, "bytes", r.Freed)
+			}
+		}
+	}
+}
+
+// up runs when all services are: it writes what others wait for and tells.
+func (n *Node) up() error {
+	s := Started{Mesh: string(n.member.mesh), Peer: n.member.id.String(), Invites: n.mayInvite()}
+	for _, a := range n.host.Raw().Addrs() {
+		s.Listen = append(s.Listen, a.String())
+	}
+	if n.api != nil {
+		a, err := n.api.Listen()
+		if err != nil {
+			return err
+		}
+		s.API = a.String()
+		if n.cfg.InviteOut != "" {
+			if err := n.writeInvite(n.cfg.InviteOut); err != nil {
+				return err
+			}
+		}
+	}
+	close(n.ready)
+	if n.cfg.Notify != nil {
+		n.cfg.Notify(s)
+	}
+	return nil
+}
+
+// serveAPI serves the local API and says where, for as long as it does.
+func (n *Node) serveAPI(ctx context.Context) (err error) {
+	a, err := n.api.Listen()
+	if err != nil {
+		return err
+	}
+	if err := n.cfg.Home.writeAPIAddress(a.String()); err != nil {
+		return err
+	}
+	defer func() {
+		if rm := os.Remove(n.cfg.Home.APIFile()); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove %s: %w", n.cfg.Home.APIFile(), rm))
+		}
+	}()
+	return n.api.Run(ctx)
+}

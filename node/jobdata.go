@@ -1,0 +1,241 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/kith-mesh/kith/storage"
+	"github.com/kith-mesh/kith/storage/transfer"
+	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/market"
+)
+
+// jobOwner pins what a job needs and made at its origin; workOwner what a
+// worker made for it.
+func jobOwner(job tasks.JobID) storage.Owner  { return storage.Owner("job:" + string(job)) }
+func workOwner(job tasks.JobID) storage.Owner { return storage.Owner("work:" + string(job)) }
+
+// jobData is the store as jobs need it. It implements market.Data.
+type jobData struct {
+	store    *storage.Store
+	transfer *transfer.Service
+	inUse    inUse
+}
+
+// fetcherKeeps is how long what was fetched for tasks is kept from the
+// collector after it was last asked for.
+const fetcherKeeps = 10 * time.Minute
+
+// inUse keeps fetched inputs from the collector for a while.
+type inUse struct {
+	mu    sync.Mutex
+	roots map[cid.Cid]*used
+}
+
+type used struct {
+	release func()
+	last    time.Time
+}
+
+// touch keeps root, and lets go of what was not touched for long.
+func (u *inUse) touch(store *storage.Store, root cid.Cid, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.roots == nil {
+		u.roots = map[cid.Cid]*used{}
+	}
+	if r := u.roots[root]; r != nil {
+		r.last = now
+	} else {
+		u.roots[root] = &used{release: store.Use(root), last: now}
+	}
+	for c, r := range u.roots {
+		if now.Sub(r.last) > fetcherKeeps {
+			r.release()
+			delete(u.roots, c)
+		}
+	}
+}
+
+func decode(c tasks.CID) (cid.Cid, error) {
+	out, err := cid.Decode(string(c))
+	if err != nil {
+		return out, fmt.Errorf("%q is not a CID: %w", c, err)
+	}
+	return out, nil
+}
+
+// Fetch brings a span's blocks here.
+func (d *jobData) Fetch(ctx context.Context, span tasks.Span, from []peer.ID, ticket []byte) error {
+	root, err := decode(span.Root)
+	if err != nil {
+		return err
+	}
+	d.inUse.touch(d.store, root, time.Now())
+	want := transfer.Want{Root: root, Path: span.Path, Offset: span.Offset, Length: span.Length, From: from, Ticket: ticket}
+	return d.transfer.Fetch(ctx, want, nil)
+}
+
+// Cached reports whether all of root is here.
+func (d *jobData) Cached(ctx context.Context, root tasks.CID) bool {
+	c, err := decode(root)
+	return err == nil && d.store.Complete(ctx, c)
+}
+
+// Files lists the files under root.
+func (d *jobData) Files(ctx context.Context, root tasks.CID) ([]tasks.File, error) {
+	c, err := decode(root)
+	if err != nil {
+		return nil, err
+	}
+	var files []tasks.File
+	err = d.store.Walk(ctx, c, "", func(e storage.Entry) error {
+		if e.Type == storage.File {
+			files = append(files, tasks.File{Path: e.Path, Size: e.Size})
+		}
+		return nil
+	})
+	return files, err
+}
+
+// Open reads a span.
+func (d *jobData) Open(ctx context.Context, span tasks.Span) (io.ReadCloser, error) {
+	c, err := decode(span.Root)
+	if err != nil {
+		return nil, err
+	}
+	return d.store.Open(ctx, c, span.Path, span.Offset, span.Length)
+}
+
+// Hold makes an output durable here and keeps it for the job.
+func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, error) {
+	root, err := decode(h.Output)
+	if err != nil {
+		return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
+	}
+	switch {
+	case h.Inline != nil:
+		if err := d.Put(ctx, h.Job, h.Output, h.Inline); err != nil {
+			return market.Held{}, err
+		}
+		return market.Held{Output: h.Output, Size: int64(len(h.Inline))}, nil
+	case !d.store.Complete(ctx, root):
+		want := transfer.Want{Root: root, Length: -1, From: []peer.ID{h.From}, Ticket: h.Ticket}
+		if err := d.transfer.Fetch(ctx, want, nil); err != nil {
+			if errors.Is(err, storage.ErrFull) || ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return market.Held{}, err
+			}
+			return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
+		}
+	}
+	if err := d.Keep(ctx, h.Job, h.Output); err != nil {
+		return market.Held{}, err
+	}
+	e, err := d.store.Stat(ctx, root, "")
+	if err != nil {
+		return market.Held{}, err
+	}
+	r, err := d.store.Root(ctx, root)
+	if err != nil {
+		return market.Held{}, err
+	}
+	return market.Held{Output: h.Output, Size: r.Size, Folder: e.Type == storage.Folder}, nil
+}
+
+// Keep pins a root for the job.
+func (d *jobData) Keep(ctx context.Context, job tasks.JobID, root tasks.CID) error {
+	c, err := decode(root)
+	if err != nil {
+		return err
+	}
+	if _, err := d.store.Root(ctx, c); errors.Is(err, storage.ErrNotFound) {
+		if err := d.store.Share(ctx, c, storage.Job); err != nil {
+			return err
+		}
+	}
+	return d.store.Pin(ctx, c, jobOwner(job), time.Time{})
+}
+
+// Put stores a small file that must hash to c.
+func (d *jobData) Put(ctx context.Context, job tasks.JobID, c tasks.CID, data []byte) error {
+	want, err := decode(c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", market.ErrBadOutput, err)
+	}
+	got, err := storage.SumBytes(data)
+	if err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("%w: %d bytes hash to %s, not %s", market.ErrBadOutput, len(data), got, want)
+	}
+	_, err = d.store.AddBytes(ctx, data, storage.AddOptions{Audience: storage.Job, Owner: jobOwner(job)})
+	return err
+}
+
+// Assemble makes one root of a stage's results: the only one itself, or else a
+// folder with one entry a task, named by its index in six digits.
+func (d *jobData) Assemble(ctx context.Context, job tasks.JobID, stage tasks.Stage, results []tasks.Result) (market.Held, error) {
+	if len(results) == 1 {
+		return d.Hold(ctx, market.HoldRequest{Job: job, Output: results[0].Output})
+	}
+	members := make([]storage.Member, len(results))
+	for i, r := range results {
+		c, err := decode(r.Output)
+		if err != nil {
+			return market.Held{}, err
+		}
+		members[i] = storage.Member{Name: fmt.Sprintf("%06d", r.Ref.Index), CID: c}
+	}
+	root, err := d.store.AddFolder(ctx, members, storage.AddOptions{Audience: storage.Job, Owner: jobOwner(job)})
+	if err != nil {
+		return market.Held{}, err
+	}
+	return market.Held{Output: tasks.CID(root.CID.String()), Size: root.Size, Folder: true}, nil
+}
+
+// Release ends all pins of a job.
+func (d *jobData) Release(ctx context.Context, job tasks.JobID) error {
+	return d.store.ReleaseOwner(ctx, jobOwner(job))
+}
+
+// ReleaseWork ends a worker's pin of an output, or all of a job's.
+func (d *jobData) ReleaseWork(ctx context.Context, job tasks.JobID, output tasks.CID) error {
+	if output == "" {
+		return d.store.ReleaseOwner(ctx, workOwner(job))
+	}
+	c, err := decode(output)
+	if err != nil {
+		return err
+	}
+	if err := d.store.Unpin(ctx, c, workOwner(job)); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// emptyDir makes dir an empty folder.
+func emptyDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
