@@ -89,7 +89,7 @@ func chaos(r *rapid.T) {
 	m.run(3 * time.Hour)
 	m.done()
 	if os.Getenv("KITH_CHAOS_LOG") != "" {
-		r.Logf("%v %+v", m.finished.Sub(m.began), m.origin.Status())
+		fmt.Printf("%v %+v\n", m.finished.Sub(m.began), m.origin.Status())
 	}
 }
 

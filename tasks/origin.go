@@ -271,7 +271,7 @@ func (o *Origin) end(f Finish) {
 	o.order = nil
 	o.live, o.slots, o.wants, o.timers = 0, 0, nil, nil
 	o.queue = newQueue(len(o.stages[o.stage].tasks))
-	o.search = search{}
+	o.search.collecting, o.search.again = false, time.Time{}
 }
 
 // Next is when Step must be called with Tick at the latest; zero when only an
