@@ -289,9 +289,10 @@ func TestKillCrashAndRestart(t *testing.T) {
 	for name, c := range map[string]struct {
 		stop func(*memnet.Network, netip.Addr)
 		sees time.Duration
+		dial error
 	}{
-		"kill":  {(*memnet.Network).Kill, 30 * time.Second},
-		"crash": {(*memnet.Network).Crash, 10 * time.Millisecond},
+		"kill":  {(*memnet.Network).Kill, 30 * time.Second, memnet.ErrTimeout},
+		"crash": {(*memnet.Network).Crash, 10 * time.Millisecond, memnet.ErrRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, memnet.Config{Latency: every(10 * time.Millisecond), Window: 1000}, func(t *testing.T, p *pair) {
@@ -318,7 +319,7 @@ func TestKillCrashAndRestart(t *testing.T) {
 				if n := p.net.Connections(); n != 0 {
 					t.Fatalf("%d connections left", n)
 				}
-				if _, err := p.ta.Dial(t.Context(), p.l.Multiaddr(), ""); !errors.Is(err, memnet.ErrTimeout) {
+				if _, err := p.ta.Dial(t.Context(), p.l.Multiaddr(), ""); !errors.Is(err, c.dial) {
 					t.Fatal(err)
 				}
 				tb, id := newTransport(t, p.net, 1)

@@ -59,7 +59,8 @@ type Network struct {
 
 type node struct {
 	addr      netip.Addr
-	dead      bool
+	dead      bool // its host is out
+	dark      bool // its machine does not answer either
 	listeners map[uint16]*listener
 	nextPort  uint16
 
@@ -164,14 +165,14 @@ func (n *Network) severed(a, b netip.Addr) bool {
 func (n *Network) Kill(a netip.Addr) { n.stop(a, n.cfg.Silence) }
 
 // Crash stops a node as the death of its process would: its peers see resets
-// one latency later.
+// one latency later, and dials are refused.
 func (n *Network) Crash(a netip.Addr) { n.stop(a, 0) }
 
 func (n *Network) stop(a netip.Addr, after time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	nd := n.nodeLocked(a)
-	nd.dead = true
+	nd.dead, nd.dark = true, after > 0
 	nd.listeners = map[uint16]*listener{} // its host closes them: until then they hear nothing
 	for l := range n.links {
 		for i := range l.ends {
@@ -191,7 +192,7 @@ func (n *Network) revive(a netip.Addr) {
 	if !nd.dead {
 		return
 	}
-	nd.dead = false
+	nd.dead, nd.dark = false, false
 	for l := range n.links {
 		for i := range l.ends {
 			if l.ends[i].addr.Addr() == a {

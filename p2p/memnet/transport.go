@@ -134,7 +134,7 @@ func (n *Network) answer(from netip.Addr, to netip.AddrPort) (*listener, error) 
 	defer n.mu.Unlock()
 	me := n.nodes[from]
 	nd := n.nodes[to.Addr()]
-	if n.closed || me == nil || me.dead || nd == nil || nd.dead || n.severed(from, to.Addr()) {
+	if n.closed || me == nil || me.dead || nd == nil || nd.dark || n.severed(from, to.Addr()) {
 		return nil, ErrTimeout
 	}
 	l := nd.listeners[to.Port()]
