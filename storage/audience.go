@@ -7,6 +7,7 @@ import "fmt"
 type Audience int
 
 const (
+	Nobody Audience = 0 // not decided: its blocks are still being fetched
 	Job    Audience = 1 // who shows a ticket for the root
 	Mesh   Audience = 2 // members
 	Public Audience = 3 // anybody
@@ -14,6 +15,8 @@ const (
 
 func (a Audience) String() string {
 	switch a {
+	case Nobody:
+		return "nobody"
 	case Job:
 		return "job"
 	case Mesh:

@@ -35,7 +35,7 @@ func (s *Store) ensureRoot(ctx context.Context, r Root) (id int64, err error) {
 }
 
 func (s *Store) ensureRootTx(ctx context.Context, tx *sql.Tx, r Root) (id int64, err error) {
-	if r.Audience < Job || r.Audience > Public {
+	if r.Audience < Nobody || r.Audience > Public {
 		return 0, fmt.Errorf("root %s: %v: want job, mesh or public", r.CID, r.Audience)
 	}
 	err = tx.QueryRowContext(ctx, `INSERT INTO storage_roots (cid, audience, size, files, name, added)

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -40,9 +41,12 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, owner Owner, until time.T
 		return fmt.Errorf("pin %s: no owner", root)
 	}
 	defer s.Use(root)()
-	r := Root{CID: root, Audience: Job}
-	if _, err := s.Root(ctx, root); err != nil {
-		r.Audience = Mesh
+	r, err := s.Root(ctx, root)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("pin %s: %w", root, err)
+	}
+	if r.Audience == Nobody {
+		r = Root{CID: root, Audience: Mesh}
 		e, err := s.Stat(ctx, root, "")
 		if err != nil {
 			return fmt.Errorf("pin %s: %w", root, err)
@@ -73,6 +77,9 @@ func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) e
 // Share widens a root's audience; it never narrows one, since what was served
 // can't be taken back.
 func (s *Store) Share(ctx context.Context, root cid.Cid, a Audience) error {
+	if a < Job {
+		return fmt.Errorf("share %s with %v: want job, mesh or public", root, a)
+	}
 	if _, err := s.Root(ctx, root); err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ type load struct {
 }
 
 // Begin starts writing blocks of root, which get root's audience at least.
+// With Nobody, a root that is new here is served to nobody until Share.
 func (s *Store) Begin(ctx context.Context, root cid.Cid, a Audience) (*Session, error) {
 	if err := CheckCID(root); err != nil {
 		return nil, err

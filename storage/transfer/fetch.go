@@ -100,7 +100,7 @@ func (s *Service) fetch(ctx context.Context, want Want, progress func(done, tota
 	if err != nil {
 		return fail(err)
 	}
-	audience := storage.Mesh
+	audience := storage.Nobody
 	if len(want.Ticket) > 0 {
 		audience = storage.Job
 	}
@@ -118,8 +118,24 @@ func (s *Service) fetch(ctx context.Context, want Want, progress func(done, tota
 	if err := w.Flush(ctx); err != nil {
 		return fail(err)
 	}
+	if err := s.passOn(ctx, want.Root); err != nil {
+		return fail(err)
+	}
 	b.report(true)
 	return nil
+}
+
+// passOn lets members have what came without a ticket. What once came with one
+// stays the job's, although a later fetch finds it here and needs none.
+func (s *Service) passOn(ctx context.Context, root cid.Cid) error {
+	r, err := s.st.Root(ctx, root)
+	if err != nil {
+		return err
+	}
+	if r.Audience != storage.Nobody {
+		return nil
+	}
+	return s.st.Share(ctx, root, storage.Mesh)
 }
 
 // gather runs peers against the board until it is done or nobody is left:
