@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -52,6 +53,9 @@ func found(home Home, name string, open bool, now time.Time) (Mesh, error) {
 	key, err := p2p.LoadOrCreateKey(home.Key())
 	if err != nil {
 		return m, err
+	}
+	if err := os.MkdirAll(filepath.Dir(home.Root()), 0o700); err != nil {
+		return m, fmt.Errorf("node: %w", err)
 	}
 	root, err := p2p.LoadOrCreateKey(home.Root())
 	if err != nil {
