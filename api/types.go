@@ -3,6 +3,8 @@ package api
 import (
 	"io"
 	"time"
+
+	"github.com/kith-mesh/kith/tasks"
 )
 
 // Identity is who a node is.
@@ -192,6 +194,18 @@ type Reason struct {
 	Code uint32 `json:"code"`
 	Text string `json:"text"`
 }
+
+// ReasonOf is r as the API writes it; nil for OK.
+func ReasonOf(r tasks.Reason) *Reason {
+	if r == tasks.OK {
+		return nil
+	}
+	return &Reason{Code: uint32(r), Text: r.String()}
+}
+
+// StatePublished is the state of a published job that nobody has adopted yet.
+// The others are those of tasks.State.
+const StatePublished = "published"
 
 // Job is a job as its origin or publisher sees it.
 type Job struct {

@@ -1,0 +1,24 @@
+// Command kith runs a node of a peer-to-peer compute mesh, and asks one to work.
+//
+// All but init, up, id, token, version and doctor talk to a running node through
+// its local API. The command itself holds no state: flags, environment and the
+// config file say which node is meant.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/kith-mesh/kith/tasks/runner"
+)
+
+//go:generate go test -run TestDocs -update .
+
+func main() { os.Exit(kith()) }
+
+func kith() int {
+	if len(os.Args) > 1 && os.Args[1] == runner.ChildArg {
+		return runner.ChildMain(os.Args[2:])
+	}
+	return run(context.Background(), os.Args[1:], system())
+}
