@@ -68,6 +68,7 @@ func (g *gatedHost) meet(ctx context.Context, to peer.ID) error {
 
 // newStream opens a stream of one of our own protocols.
 func (h *Host) newStream(ctx context.Context, to peer.ID, p Protocol, id protocol.ID) (network.Stream, error) {
+	h.protos.note(id, p)
 	ctx, cancel := context.WithTimeout(ctx, min(p.Deadline, openTimeout))
 	defer cancel()
 	if !p.Direct {

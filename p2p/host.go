@@ -31,7 +31,7 @@ type Host struct {
 	near    *neighbourhood
 	net     *netView
 	reach   *reach
-	metrics *metrics
+	metrics *hostMetrics
 
 	token    atomic.Pointer[auth.Token]
 	capacity atomic.Pointer[Capacity]

@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of the host. Labels are protocol names and refusal codes, which our
+// hostMetrics are the host's own. Labels are protocol names and refusal codes, which our
 // own program bounds; never a peer.
-type metrics struct {
+type hostMetrics struct {
 	reg       prometheus.Registerer
 	mine      []prometheus.Collector
 	hellos    *prometheus.CounterVec
@@ -26,7 +26,7 @@ type metrics struct {
 
 // newMetrics makes and registers the host's metrics; nil does nothing, which
 // costs a simulated node nothing.
-func newMetrics(reg prometheus.Registerer, h *Host) *metrics {
+func newMetrics(reg prometheus.Registerer, h *Host) *hostMetrics {
 	if reg == nil {
 		return nil
 	}
@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer, h *Host) *metrics {
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "kith", Subsystem: "p2p", Name: name, Help: help}, f)
 	}
-	m := &metrics{
+	m := &hostMetrics{
 		reg:       reg,
 		hellos:    vec("hellos_total", "Hellos exchanged, by result.", "result"),
 		served_:   vec("requests_served_total", "Requests and streams served, by refusal code (0: answered).", "protocol", "code"),
@@ -71,7 +71,7 @@ func newMetrics(reg prometheus.Registerer, h *Host) *metrics {
 	return m
 }
 
-func (m *metrics) close() {
+func (m *hostMetrics) close() {
 	if m == nil {
 		return
 	}
@@ -82,13 +82,13 @@ func (m *metrics) close() {
 	}
 }
 
-func (m *metrics) hello(result string) {
+func (m *hostMetrics) hello(result string) {
 	if m != nil {
 		m.hellos.WithLabelValues(result).Inc()
 	}
 }
 
-func (m *metrics) served(p Protocol, code Code, took time.Duration) {
+func (m *hostMetrics) served(p Protocol, code Code, took time.Duration) {
 	if m == nil {
 		return
 	}
@@ -99,7 +99,7 @@ func (m *metrics) served(p Protocol, code Code, took time.Duration) {
 	m.servedFor.WithLabelValues(p.Name).Observe(took.Seconds())
 }
 
-func (m *metrics) called(p Protocol, err error, took time.Duration) {
+func (m *hostMetrics) called(p Protocol, err error, took time.Duration) {
 	if m == nil {
 		return
 	}
@@ -113,25 +113,25 @@ func (m *metrics) called(p Protocol, err error, took time.Duration) {
 	m.calledFor.WithLabelValues(p.Name).Observe(took.Seconds())
 }
 
-func (m *metrics) misbehaved(p Protocol) {
+func (m *hostMetrics) misbehaved(p Protocol) {
 	if m != nil {
 		m.faults.WithLabelValues(p.Name).Inc()
 	}
 }
 
-func (m *metrics) turnedAway() {
+func (m *hostMetrics) turnedAway() {
 	if m != nil {
 		m.away.Inc()
 	}
 }
 
-func (m *metrics) strangerClosed() {
+func (m *hostMetrics) strangerClosed() {
 	if m != nil {
 		m.closed.Inc()
 	}
 }
 
-func (m *metrics) gateClosed() {
+func (m *hostMetrics) gateClosed() {
 	if m != nil {
 		m.gated.Inc()
 	}

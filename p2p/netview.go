@@ -120,7 +120,7 @@ func (v *netView) sameLAN(ip netip.Addr) bool {
 
 // tell keeps of our own addresses those that others can use.
 func (v *netView) tell(addrs []ma.Multiaddr) []ma.Multiaddr {
-	if v.any || v.local == LocalAlways {
+	if v.any {
 		return addrs
 	}
 	v.mu.Lock()
@@ -131,13 +131,16 @@ func (v *netView) tell(addrs []ma.Multiaddr) []ma.Multiaddr {
 		ip, ok := ipOf(a)
 		switch {
 		case !ok:
+			if isRelayed(a) {
+				continue // "through some relay" is no address
+			}
 		case ip.IsLoopback():
-			if !(v.local == LocalAuto && v.alone) {
+			if !v.loopbackOK() {
 				continue
 			}
 		case ip.IsLinkLocalUnicast():
 			continue // needs a zone that means nothing elsewhere
-		case v.own[ip] && slices.ContainsFunc(v.bridges, func(p netip.Prefix) bool { return p.Contains(ip) }):
+		case v.local != LocalAlways && v.own[ip] && slices.ContainsFunc(v.bridges, func(p netip.Prefix) bool { return p.Contains(ip) }):
 			continue
 		}
 		out = append(out, a)

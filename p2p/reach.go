@@ -142,7 +142,7 @@ func (h *Host) Reachability() Reachability {
 	}
 	said := r.said
 	r.mu.Unlock()
-	out.Listening = h.raw.Network().ListenAddresses()
+	out.Listening = slices.DeleteFunc(h.raw.Network().ListenAddresses(), isRelayed)
 	out.Told = h.net.tell(h.raw.Addrs())
 	public := false
 	for _, a := range out.Told {

@@ -13,15 +13,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// registry knows our protocols by their wire names.
+// registry knows our protocols by their wire names: those that are served here
+// and those that we only call.
 type registry struct {
-	mesh auth.MeshID
-	mu   sync.RWMutex
-	byID map[protocol.ID]Protocol
+	mesh   auth.MeshID
+	mu     sync.RWMutex
+	byID   map[protocol.ID]Protocol
+	served map[protocol.ID]bool
 }
 
 func newRegistry(mesh auth.MeshID) *registry {
-	return &registry{mesh: mesh, byID: map[protocol.ID]Protocol{}}
+	return &registry{mesh: mesh, byID: map[protocol.ID]Protocol{}, served: map[protocol.ID]bool{}}
 }
 
 // add fills p's defaults. A faulty or doubly served protocol is a fault of the
@@ -34,11 +36,24 @@ func (r *registry) add(p Protocol) (protocol.ID, Protocol) {
 	id := p.ID(r.mesh)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.byID[id]; ok {
+	if r.served[id] {
 		panic(fmt.Sprintf("p2p: protocol %s is handled twice", id))
 	}
-	r.byID[id] = p
+	r.byID[id], r.served[id] = p, true
 	return id, p
+}
+
+// note makes a protocol known that this node calls, so that its limits hold for
+// our own streams too.
+func (r *registry) note(id protocol.ID, p Protocol) {
+	if _, ok := r.get(id); ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.byID[id]; !ok {
+		r.byID[id] = p
+	}
 }
 
 func (r *registry) get(id protocol.ID) (Protocol, bool) {
