@@ -40,7 +40,7 @@ func (l *launcher) serve() {
 }
 
 func (l *launcher) run(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = childAttributes(len(cmd.ExtraFiles) > 0)
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -240,7 +240,8 @@ func (r *Runner) release(c *child) {
 	r.mu.Lock()
 	r.idle = append(r.idle, c)
 	if len(r.idle) > r.cfg.Slots || r.closing {
-		out, r.idle = r.idle[0], slices.Delete(r.idle, 0, 1)
+		out = r.idle[0]
+		r.idle = slices.Delete(r.idle, 0, 1)
 	}
 	r.mu.Unlock()
 	if out != nil {

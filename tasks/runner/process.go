@@ -290,11 +290,14 @@ func (c *child) load(ctx context.Context, p Program, t Task) (Result, error) {
 	c.r.mu.Lock()
 	c.r.isolation = ready.Isolation
 	c.r.mu.Unlock()
+	if tasks.Reason(ready.Reason) != tasks.OK { // the child is ending
+		return Result{Reason: tasks.Reason(ready.Reason), Detail: clip(ready.Detail)}, nil
+	}
 	c.budget = m.CPU
 	if c.baseline, err = c.meter.resident(); err != nil {
 		return Result{}, fmt.Errorf("meter child: %w", err)
 	}
-	return Result{Reason: tasks.Reason(ready.Reason), Detail: clip(ready.Detail)}, nil
+	return Result{}, nil
 }
 
 // converse sends the load message and the module, and reads ready.

@@ -7,6 +7,6 @@ import "syscall"
 // needsGuard: no parent-death signal here, so a guard stands between.
 const needsGuard = true
 
-func childAttributes() *syscall.SysProcAttr {
+func childAttributes(bool) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

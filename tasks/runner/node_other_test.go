@@ -1,0 +1,7 @@
+//go:build !linux
+
+package runner
+
+const nodeArg = "__node"
+
+func nodeMain([]string) int { return 2 }
