@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"math"
 	"testing"
@@ -16,9 +17,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func testKey(t testing.TB, seed byte) (crypto.PrivKey, peer.ID) {
+func testKey(t testing.TB, seed int) (crypto.PrivKey, peer.ID) {
 	t.Helper()
-	key, _, err := crypto.KeyPairFromStdKey(new(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))))
+	key, _, err := crypto.KeyPairFromStdKey(new(ed25519.NewKeyFromSeed(binary.BigEndian.AppendUint64(make([]byte, ed25519.SeedSize-8), uint64(seed)))))
 	if err != nil {
 		t.Fatal(err)
 	}

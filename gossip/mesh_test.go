@@ -57,7 +57,7 @@ func startMesh(t *testing.T, n int, cfg Config) *testMesh {
 	m.net = memnet.New(memnet.Config{Latency: func(from, to netip.Addr) time.Duration {
 		return m.rtt[index[from]][index[to]] / 2
 	}})
-	root, _ := testKey(t, 255)
+	root, _ := testKey(t, 1<<20)
 	id, err := auth.MeshOf(root.GetPublic())
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func startMesh(t *testing.T, n int, cfg Config) *testMesh {
 	ctx, m.stop = context.WithCancel(t.Context())
 	var bootstrap []peer.AddrInfo
 	for i := range n {
-		key, self := testKey(t, byte(i))
+		key, self := testKey(t, i)
 		token, err := auth.Mint(root, auth.Subject{Peer: self, Rights: auth.Submit | auth.Work, Expires: time.Now().Add(24 * time.Hour)})
 		if err != nil {
 			t.Fatal(err)
