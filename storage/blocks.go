@@ -24,10 +24,9 @@ func keyOf(c cid.Cid) key { return key(c.Hash()) }
 type blocks interface {
 	get(ctx context.Context, k key) ([]byte, error) // ErrNotFound when absent
 	size(ctx context.Context, k key) (int, error)   // ErrNotFound when absent
-	// put returns once the bytes survive a crash.
+	// put returns once the bytes survive a crash. They must not change afterwards.
 	put(ctx context.Context, k key, data []byte) error
-	// batch collects puts that become readable and durable at commit. The
-	// bytes given to it must not change afterwards.
+	// batch collects puts that become readable and durable at commit.
 	batch(ctx context.Context) (batch, error)
 	delete(ctx context.Context, k key) error
 	// each calls f for every key until f fails.

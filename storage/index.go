@@ -56,49 +56,58 @@ func (s *Store) ensureRootTx(ctx context.Context, tx *sql.Tx, r Root) (id int64,
 func (s *Store) indexBlocks(ctx context.Context, id int64, keys []key) error {
 	for len(keys) > 0 {
 		n := min(len(keys), indexRows)
-		err := inTx(ctx, s.db, func(tx *sql.Tx) error {
-			st, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO storage_blocks (root, block) VALUES (?, ?)`)
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			for _, k := range keys[:n] {
-				if _, err := st.ExecContext(ctx, id, []byte(k)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		err := inTx(ctx, s.db, func(tx *sql.Tx) error { return indexTx(ctx, tx, id, keys[:n]) })
 		if err != nil {
-			return fmt.Errorf("index blocks: %w", err)
+			return err
 		}
 		keys = keys[n:]
 	}
 	return nil
 }
 
-// indexDAG records every block of root; it fails if one is missing.
-func (s *Store) indexDAG(ctx context.Context, id int64, root cid.Cid) error {
-	p, err := NewPlan(Whole(root))
+func indexTx(ctx context.Context, tx *sql.Tx, id int64, keys []key) error {
+	st, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO storage_blocks (root, block) VALUES (?, ?)`)
 	if err != nil {
-		return err
+		return fmt.Errorf("index blocks: %w", err)
 	}
-	var keys []key
+	defer st.Close()
+	for _, k := range keys {
+		if _, err := st.ExecContext(ctx, id, []byte(k)); err != nil {
+			return fmt.Errorf("index blocks: %w", err)
+		}
+	}
+	return nil
+}
+
+// indexDAG records the blocks of a root but the last few, which it returns to
+// be recorded; it fails if one is missing.
+func (s *Store) indexDAG(ctx context.Context, r Root) (rest []key, err error) {
+	p, err := NewPlan(Whole(r.CID))
+	if err != nil {
+		return nil, err
+	}
+	var id int64
 	var lost cid.Cid
 	var indexErr error
 	err = s.fill(ctx, p, func(c cid.Cid, _ int) {
-		if keys = append(keys, keyOf(c)); len(keys) == 4*indexRows && indexErr == nil {
-			indexErr = s.indexBlocks(ctx, id, keys)
-			keys = keys[:0]
+		if rest = append(rest, keyOf(c)); len(rest) < indexRows || indexErr != nil {
+			return
 		}
+		if id == 0 {
+			id, indexErr = s.ensureRoot(ctx, r)
+		}
+		if indexErr == nil {
+			indexErr = s.indexBlocks(ctx, id, rest)
+		}
+		rest = rest[:0]
 	}, func(c cid.Cid) bool { lost = c; return false })
 	if err := errors.Join(err, indexErr); err != nil {
-		return err
+		return nil, err
 	}
 	if lost.Defined() {
-		return fmt.Errorf("root %s lacks block %s: %w", root, lost, ErrIncomplete)
+		return nil, fmt.Errorf("root %s lacks block %s: %w", r.CID, lost, ErrIncomplete)
 	}
-	return s.indexBlocks(ctx, id, keys)
+	return rest, nil
 }
 
 // Audience returns the widest audience of the roots that hold the block, and

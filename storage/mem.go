@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"slices"
 	"sync"
 )
 
@@ -40,7 +39,7 @@ func (b *memBlocks) put(_ context.Context, k key, data []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.bytes += int64(len(data) - len(b.m[k]))
-	b.m[k] = slices.Clone(data)
+	b.m[k] = data
 	return nil
 }
 

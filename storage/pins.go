@@ -56,20 +56,28 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, owner Owner, until time.T
 	return s.pin(ctx, r, owner, until)
 }
 
-// pin indexes and pins; the caller holds Use. The index comes first: a pinned
-// root is always indexed whole.
+// pin indexes and pins, for all but huge roots in one commit; the caller holds
+// Use. The index comes first: a pinned root is always indexed whole.
 func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) error {
-	id, err := s.ensureRoot(ctx, r)
+	fail := func(err error) error { return fmt.Errorf("pin %s: %w", r.CID, err) }
+	keys, err := s.indexDAG(ctx, r)
 	if err != nil {
+		return fail(err)
+	}
+	err = inTx(ctx, s.db, func(tx *sql.Tx) error {
+		id, err := s.ensureRootTx(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		if err := indexTx(ctx, tx, id, keys); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO storage_pins (root, owner, until) VALUES (?, ?, ?)
+			ON CONFLICT (root, owner) DO UPDATE SET until = excluded.until`, id, string(owner), millis(until))
 		return err
-	}
-	if err := s.indexDAG(ctx, id, r.CID); err != nil {
-		return fmt.Errorf("pin %s: %w", r.CID, err)
-	}
-	_, err = s.db.ExecContext(ctx, `INSERT INTO storage_pins (root, owner, until) VALUES (?, ?, ?)
-		ON CONFLICT (root, owner) DO UPDATE SET until = excluded.until`, id, string(owner), millis(until))
+	})
 	if err != nil {
-		return fmt.Errorf("pin %s: %w", r.CID, err)
+		return fail(err)
 	}
 	return nil
 }
