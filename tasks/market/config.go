@@ -53,7 +53,9 @@ type AnswerStore interface {
 }
 
 // Runner runs one task whose program and inputs are in the local store, and
-// leaves its output there, kept for the work on its job. A program that fails
+// leaves its output there, kept for the work on its job (until ReleaseWork; an
+// expiry of a day or more besides keeps a crash from leaving it for ever). An
+// output of one block of at most 64 KiB goes along as Inline. A program that fails
 // is an Outcome; an error is the runner's own trouble. It returns soon after ctx
 // ends.
 type Runner interface {
@@ -104,8 +106,8 @@ type HoldRequest struct {
 	Job    tasks.JobID
 	Output tasks.CID
 	Inline []byte
-	From   peer.ID
-	Ticket []byte // shown to From
+	From   peer.ID // "": the bytes were made here
+	Ticket []byte  // shown to From
 }
 
 // Held is a root that is durable here.

@@ -21,7 +21,8 @@ const (
 	JobPublished EventKind = "job.published"
 	JobAnswered  EventKind = "job.answered"
 	TaskLeased   EventKind = "task.leased" // Count tasks to Worker
-	TaskLost     EventKind = "task.lost"   // a lease ended or failed: Count tasks are leased again
+	TaskLost     EventKind = "task.lost"   // Count assignments were taken from the dead, the slow and the failed
+	TaskCopied   EventKind = "task.copied" // Count slow ones of the last were leased a second time
 	TaskFailed   EventKind = "task.failed"
 	TaskDecided  EventKind = "task.decided"
 	WorkStarted  EventKind = "work.started" // here, for another's job or an own one

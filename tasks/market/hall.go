@@ -166,11 +166,12 @@ func (h *hall) adoptionConfig(id tasks.JobID) tasks.AdoptionConfig {
 	return c
 }
 
-// hosts counts the members that could adopt, this node included.
+// hosts counts the members that could adopt, this node included. Who has not
+// told its rights may be one.
 func (h *hall) hosts() int {
 	n := 1
 	for _, c := range h.s.host.Known() {
-		if c.Capacity.Rights.Has(auth.Host) {
+		if c.Capacity.Rights == 0 || c.Capacity.Rights.Has(auth.Host) {
 			n++
 		}
 	}
@@ -256,6 +257,9 @@ func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
 	if signer != from || n.From != idOf(signer) || mesh != h.s.mesh {
 		return fmt.Errorf("notice of %s in mesh %q, published by another", n.From, mesh)
 	}
+	if m, ok := h.s.host.Member(signer); ok && n.Kind != tasks.NoticeAnswered && !m.Grant.Rights.Has(auth.Host) {
+		return fmt.Errorf("notice of a member that may not host")
+	}
 	h.inbox.offer(hallInbox, func(ctx context.Context) {
 		if p := h.submissions[n.Job]; p != nil && n.Kind == tasks.NoticeOrigin {
 			h.s.learn(n.Addresses, signer)
@@ -265,7 +269,10 @@ func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
 		switch {
 		case h.adoptions[n.Job] != nil:
 			h.adopt(ctx, n.Job, tasks.NoticeIn{Notice: n})
-		case n.Kind != tasks.NoticeAnswered && len(h.early) < h.s.cfg.MaxAdoptions:
+		case n.Kind != tasks.NoticeAnswered:
+			if len(h.early) >= h.s.cfg.MaxAdoptions {
+				clear(h.early) // most are of jobs that were never published
+			}
 			h.early[n.Job] = n
 		case n.Kind == tasks.NoticeAnswered:
 			delete(h.early, n.Job)

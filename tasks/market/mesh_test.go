@@ -394,7 +394,7 @@ type testRunner struct {
 
 	mu   sync.Mutex
 	ran  []tasks.Ref
-	took time.Duration                                         // of each task; 100 ms
+	took time.Duration                                          // of each task; 100 ms
 	lie  func(x tasks.Execution, o tasks.Outcome) tasks.Outcome // what it says instead
 	fail error
 	big  bool // outputs do not travel inline
@@ -523,4 +523,3 @@ func (m *mesh) workers(n *node, id tasks.JobID) map[tasks.PeerID]int {
 	}
 	return who
 }
-

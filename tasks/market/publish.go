@@ -253,8 +253,7 @@ func (s *Service) answeredBefore(ctx context.Context, id tasks.JobID) error {
 	return p2p.Refuse(p2p.CodeNotFound, "this node did not publish that job")
 }
 
-// serveFollow tells how a job stands to who submitted it, and to any member
-// that may submit.
+// serveFollow tells a job's submitter how it stands.
 func (s *Service) serveFollow(ctx context.Context, from peer.ID, req []byte) ([]byte, error) {
 	if err := s.may(from, auth.Submit); err != nil {
 		return nil, err
