@@ -24,6 +24,11 @@ type NeighbourhoodConfig struct {
 	Explore    int           // how many of the predicted nearest are measured; 48
 	FarTerm    time.Duration // how long a far link is wanted before another is drawn; 15 min
 	Expire     time.Duration // when a member that nobody met is forgotten; 30 min
+
+	// Given keeps the node at this place instead of learning one from round
+	// trips. It is what the simulation leaves out to show what learning is worth;
+	// no node sets it.
+	Given *coord.Coordinate
 }
 
 func (c NeighbourhoodConfig) withDefaults() NeighbourhoodConfig {
@@ -66,6 +71,7 @@ func (c NeighbourhoodConfig) validate() error {
 	bad(c.Explore >= c.Near, "Explore is %d, want at least %d (Near)", c.Explore, c.Near)
 	bad(c.Fast >= time.Millisecond, "Fast is %v, want at least 1ms", c.Fast)
 	bad(c.Slow >= c.Fast, "Slow is %v, want at least %v (Fast)", c.Slow, c.Fast)
+	bad(c.Given == nil || c.Given.Valid(), "Given is no valid coordinate")
 	bad(c.FarTerm > 0 && c.Expire > 0, "FarTerm is %v and Expire %v, want both above 0", c.FarTerm, c.Expire)
 	return errors.Join(errs...)
 }

@@ -30,7 +30,7 @@ type overlay struct {
 	self   peer.ID
 	cfg    NeighbourhoodConfig
 	rng    *rand.Rand
-	space  *coord.Client
+	space  space
 	known  map[peer.ID]*contact
 	banned map[peer.ID]time.Time // forgotten because they could not be reached: no hint brings them back before
 
@@ -95,10 +95,14 @@ func (c *contact) linked() bool { return c.mine != wantNone || c.theirs != wantN
 func (c *contact) reachable(now time.Time) bool { return c.connected || !now.Before(c.retry) }
 
 func newOverlay(self peer.ID, cfg NeighbourhoodConfig, rng *rand.Rand) *overlay {
-	return &overlay{
+	o := &overlay{
 		self: self, cfg: cfg, rng: rng, space: coord.NewClient(rng), pace: cfg.Fast,
 		known: make(map[peer.ID]*contact), banned: make(map[peer.ID]time.Time),
 	}
+	if cfg.Given != nil {
+		o.space = given(*cfg.Given)
+	}
+	return o
 }
 
 // joined notes a new connection to a member.
