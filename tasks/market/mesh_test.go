@@ -62,7 +62,11 @@ func inMesh(t *testing.T, n int, cfg func(i int, c *Config), f func(m *mesh)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMesh(t, cfg)
-		defer m.close()
+		defer func() {
+			m.close()
+			time.Sleep(time.Minute) // what libp2p has left ends
+			synctest.Wait()
+		}()
 		for i := range n {
 			m.add(i, auth.AllRights)
 		}
@@ -185,8 +189,6 @@ func (m *mesh) close() {
 	if err := m.net.Close(); err != nil {
 		m.t.Error(err)
 	}
-	time.Sleep(time.Minute) // what libp2p has left ends
-	synctest.Wait()
 }
 
 func testLog(i int) *slog.Logger {
