@@ -150,3 +150,5 @@ var echo = Protocol{Name: "echo", Version: "1.0.0", Deadline: 10 * time.Second, 
 func serveEcho(h *Host) {
 	h.Handle(echo, func(_ context.Context, _ peer.ID, req []byte) ([]byte, error) { return req, nil })
 }
+
+func addrInfoOf(id peer.ID) peer.AddrInfo { return peer.AddrInfo{ID: id} }
