@@ -291,3 +291,34 @@ func TestGCKeepsWhatADamagedNodeHid(t *testing.T) {
 		t.Errorf("%+v: want the leaves kept by the index", r)
 	}
 }
+
+func TestPinInheritsAudience(t *testing.T) {
+	s := newStore(t, false)
+	ctx := t.Context()
+	root, err := s.AddTree(ctx, tree(), AddOptions{Audience: Job, Owner: "job:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.Stat(ctx, root.CID, "sub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pin(ctx, e.CID, "job:2", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Root(ctx, e.CID); err != nil || r.Audience != Job {
+		t.Errorf("%+v, %v: a part of a job's root is the job's", r, err)
+	}
+	if err := s.Share(ctx, e.CID, Mesh); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Root(ctx, e.CID); err != nil || r.Audience != Mesh {
+		t.Errorf("%+v, %v after Share", r, err)
+	}
+	if err := s.Share(ctx, mustSum([]byte("absent")), Mesh); !errors.Is(err, ErrNotFound) {
+		t.Errorf("share what is not here: %v", err)
+	}
+	if err := s.Share(ctx, e.CID, Nobody); err == nil {
+		t.Error("shared with nobody")
+	}
+}

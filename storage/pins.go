@@ -31,8 +31,10 @@ func millis(t time.Time) int64 {
 }
 
 // Pin keeps root, which must be complete, until the given time or, if it is
-// zero, until it is unpinned. A second pin of one owner replaces the first. A
-// root that is new here gets the audience Mesh; see Share.
+// zero, until it is unpinned. A second pin of one owner replaces the first.
+//
+// A root that is new here gets the audience that its first block has through
+// other roots; if it has none, Mesh when the owner is User, and else Job.
 func (s *Store) Pin(ctx context.Context, root cid.Cid, owner Owner, until time.Time) error {
 	if err := CheckCID(root); err != nil {
 		return err
@@ -46,7 +48,10 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, owner Owner, until time.T
 		return fmt.Errorf("pin %s: %w", root, err)
 	}
 	if r.Audience == Nobody {
-		r = Root{CID: root, Audience: Mesh}
+		r = Root{CID: root}
+		if r.Audience, err = s.inherit(ctx, root, owner); err != nil {
+			return fmt.Errorf("pin %s: %w", root, err)
+		}
 		e, err := s.Stat(ctx, root, "")
 		if err != nil {
 			return fmt.Errorf("pin %s: %w", root, err)
@@ -54,6 +59,17 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, owner Owner, until time.T
 		r.Size = e.Size
 	}
 	return s.pin(ctx, r, owner, until)
+}
+
+func (s *Store) inherit(ctx context.Context, root cid.Cid, owner Owner) (Audience, error) {
+	a, _, err := s.Audience(ctx, root)
+	if err != nil || a != Nobody {
+		return a, err
+	}
+	if owner == User {
+		return Mesh, nil
+	}
+	return Job, nil
 }
 
 // pin indexes and pins, for all but huge roots in one commit; the caller holds
@@ -83,15 +99,18 @@ func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) e
 }
 
 // Share widens a root's audience; it never narrows one, since what was served
-// can't be taken back.
+// can't be taken back. A root that is not recorded yet must have its first
+// block here; what else is here of it is shared once it is pinned.
 func (s *Store) Share(ctx context.Context, root cid.Cid, a Audience) error {
 	if a < Job {
 		return fmt.Errorf("share %s with %v: want job, mesh or public", root, a)
 	}
-	if _, err := s.Root(ctx, root); err != nil {
-		return err
-	}
 	defer s.Use(root)()
+	if _, err := s.Root(ctx, root); err != nil {
+		if _, here := s.Size(ctx, root); here != nil {
+			return errors.Join(err, here)
+		}
+	}
 	_, err := s.ensureRoot(ctx, Root{CID: root, Audience: a})
 	return err
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // Span is a part of what a root holds: a path inside it and, of a file, a
-// range of bytes. Length -1 means to the end.
+// range of bytes. Length -1 means to the end; of a folder it must be -1, or 0
+// for the nodes that Stat and Ls read and nothing below.
 type Span struct {
 	Root           cid.Cid
 	Path           string
@@ -47,6 +48,7 @@ type Plan struct {
 	again bool                // walk repeated subtrees again: for reading
 
 	folder bool
+	list   bool // of a folder, only what listing it reads
 	total  int64
 	done   int64
 	out    []byte // with again: the span's bytes in the last block given
@@ -69,6 +71,7 @@ type step struct {
 	part       bool  // must be a file's part, of size bytes
 	shard      bool  // must be a shard
 	whole      bool  // all of it; else bytes [lo, hi)
+	last       bool  // nothing below it
 	size       int64 // exact, or -1
 	claim      int64 // what its parent says it weighs
 	lo, hi     int64
@@ -196,13 +199,19 @@ func (p *Plan) grow(s *step, n *node, length int) error {
 	if p.folder {
 		p.done += int64(length)
 	}
+	if s.last {
+		return nil
+	}
 	if n.kind == kindFile {
 		p.growFile(s, n)
 		return nil
 	}
 	for _, k := range n.kids {
 		deeper := n.kind == kindShard && len(k.name) == n.prefix
-		p.add(s, &step{cid: k.cid, depth: s.depth + 1, shard: deeper, whole: true, size: -1, claim: k.size})
+		if p.list && !deeper && k.cid.Prefix().Codec == cid.Raw {
+			continue // its size is in its parent
+		}
+		p.add(s, &step{cid: k.cid, depth: s.depth + 1, shard: deeper, whole: true, last: p.list && !deeper, size: -1, claim: k.size})
 	}
 	return nil
 }
@@ -228,10 +237,13 @@ func (p *Plan) descend(s *step, n *node) error {
 func (p *Plan) arrive(s *step, n *node, length int) error {
 	off, want := p.span.Offset, p.span.Length
 	if n.kind != kindFile {
-		if off != 0 || want != -1 {
+		if off != 0 || want > 0 {
 			return fmt.Errorf("offset %d, length %d of %q: %w", off, want, p.span.Path, ErrIsDir)
 		}
 		p.folder, p.total, s.whole = true, n.size+int64(length), true
+		if want == 0 {
+			p.list, p.total = true, -1
+		}
 		return nil
 	}
 	if want == -1 {

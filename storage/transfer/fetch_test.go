@@ -65,6 +65,17 @@ func TestFetchFolderAndPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := All(root.CID, a.h.ID())
+	w.Length = 0
+	if err := b.s.Fetch(t.Context(), w, nil); err != nil {
+		t.Fatalf("what listing needs: %v", err)
+	}
+	if ents, err := b.st.Ls(t.Context(), root.CID, ""); err != nil || len(ents) != 3 || ents[2].Type != storage.Folder {
+		t.Errorf("ls: %+v, %v", ents, err)
+	}
+	if u, err := b.st.Usage(t.Context()); err != nil || u.Bytes > 2000 {
+		t.Errorf("%d bytes to list a folder, %v", u.Bytes, err)
+	}
+	w = All(root.CID, a.h.ID())
 	w.Path = "x/two"
 	if err := b.s.Fetch(t.Context(), w, nil); err != nil {
 		t.Fatal(err)
