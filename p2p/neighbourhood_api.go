@@ -77,10 +77,14 @@ func (h *Host) Neighbours() (ns []Neighbour) {
 	return ns
 }
 
-// OnNeighbours has f called with all links whenever they change, one call at a
-// time and never before Run. F must not block.
+// OnNeighbours has f called with all links, soon and then whenever they change,
+// one call at a time and never before Run. F must not block.
 func (h *Host) OnNeighbours(f func([]Neighbour)) {
-	h.near.with(func(*overlay, time.Time) { h.near.callbacks = append(h.near.callbacks, f) })
+	h.near.with(func(*overlay, time.Time) {
+		h.near.callbacks = append(h.near.callbacks, f)
+		h.near.told = -1
+	})
+	h.near.wake()
 }
 
 // SampleFar draws up to n different members evenly from Known, neighbours left
