@@ -21,7 +21,7 @@ func FormatSpec(s Spec) ([]byte, error) {
 	}
 	type yamlReduce struct {
 		Program CID
-		Args    []string `yaml:",omitempty,flow"`
+		Args    []quoted `yaml:",omitempty,flow"`
 	}
 	type resources struct {
 		CPU     float64 `yaml:"cpu,omitempty"`
@@ -44,8 +44,8 @@ func FormatSpec(s Spec) ([]byte, error) {
 		Name             string            `yaml:",omitempty"`
 		Kind             Kind              `yaml:",omitempty"`
 		Program          CID               `yaml:",omitempty"`
-		Args             []string          `yaml:",omitempty,flow"`
-		Env              map[string]string `yaml:",omitempty"`
+		Args             []quoted          `yaml:",omitempty,flow"`
+		Env              map[string]quoted `yaml:",omitempty"`
 		Inputs           []yamlInput       `yaml:",omitempty"`
 		Tasks            uint32            `yaml:",omitempty"`
 		Reduce           *yamlReduce       `yaml:",omitempty"`
@@ -56,12 +56,18 @@ func FormatSpec(s Spec) ([]byte, error) {
 		Retention        string            `yaml:",omitempty"`
 		Nondeterministic bool              `yaml:",omitempty"`
 	}{
-		Name: s.Name, Kind: s.Kind, Program: s.Program, Args: s.Args, Env: s.Env, Tasks: s.Tasks,
+		Name: s.Name, Kind: s.Kind, Program: s.Program, Args: quote(s.Args), Tasks: s.Tasks,
 		Resources: resources{s.Resources.CPU, sizeText(s.Resources.Memory), durationText(s.Resources.Timeout),
 			durationText(s.Resources.CPUTime), sizeText(s.Resources.Output)},
 		Locality: locality{durationText(s.Locality.MaxRTT)},
 		Verify:   verify{s.Verify.Mode, s.Verify.Replicas}, Retry: retry{s.Retry.Max},
 		Retention: durationText(s.Retention), Nondeterministic: s.Nondeterministic,
+	}
+	if len(s.Env) > 0 {
+		out.Env = make(map[string]quoted, len(s.Env))
+		for k, v := range s.Env {
+			out.Env[k] = quoted(v)
+		}
 	}
 	for _, in := range s.Inputs {
 		y := yamlInput{Name: in.Name, Source: in.Source}
@@ -77,7 +83,7 @@ func FormatSpec(s Spec) ([]byte, error) {
 		out.Inputs = append(out.Inputs, y)
 	}
 	if s.Reduce != nil {
-		out.Reduce = &yamlReduce{s.Reduce.Program, s.Reduce.Args}
+		out.Reduce = &yamlReduce{s.Reduce.Program, quote(s.Reduce.Args)}
 	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
@@ -89,6 +95,23 @@ func FormatSpec(s Spec) ([]byte, error) {
 		return nil, fmt.Errorf("format spec: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// quoted is always written in double quotes: the library's block style loses
+// texts that begin with a tab.
+type quoted string
+
+// MarshalYAML implements yaml.Marshaler.
+func (q quoted) MarshalYAML() (any, error) {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: string(q)}, nil
+}
+
+func quote(list []string) []quoted {
+	out := make([]quoted, len(list))
+	for i, t := range list {
+		out[i] = quoted(t)
+	}
+	return out
 }
 
 func sizeText(n int64) string {

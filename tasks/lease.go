@@ -237,7 +237,8 @@ func (o *Origin) paceOf(p *peer) time.Duration {
 
 // late is when an item of a lease is too slow: over twice its prediction, and
 // past the 95th percentile of how far others were off; with nothing else left
-// to do the percentile alone counts.
+// to do the percentile alone counts. A prediction from a few tasks is trusted
+// less.
 func (o *Origin) late(l *lease, position int) time.Time {
 	p := o.peers[l.peer]
 	pace := l.pace
@@ -249,14 +250,14 @@ func (o *Origin) late(l *lease, position int) time.Time {
 			}
 		}
 	}
-	factor := 2.0
+	factor, slack := 4.0, time.Second
 	if o.pace.n >= 8 {
-		if factor = max(o.pace.p95, factor); o.queue.n == 0 {
+		if factor, slack = max(o.pace.p95, 2), 250*time.Millisecond; o.queue.n == 0 {
 			factor = max(o.pace.p95, 1)
 		}
 	}
 	expect := pace*time.Duration(int(l.ahead)+position+1) + p.standing.RTT
-	slack := 250*time.Millisecond + 2*p.standing.RTT
+	slack += 2 * p.standing.RTT
 	return l.granted.Add(time.Duration(float64(expect)*factor) + slack)
 }
 
@@ -294,7 +295,6 @@ func (o *Origin) look(l *lease) {
 		o.lose(l, AttemptLost, OK)
 		return
 	}
-	tail := o.queue.n == 0
 	for k, it := range l.items {
 		w := o.work(it.index)
 		a := w.attempt(l, it.replica)
@@ -308,15 +308,8 @@ func (o *Origin) look(l *lease) {
 		if w.needs() == 0 {
 			continue // others cover it already
 		}
-		class := uint8(classCopy)
-		if tail {
-			o.copies++
-		} else {
-			class = classRelease
-			w.releases++
-			o.releases++
-		}
-		o.update(it.index, class)
+		o.copies++
+		o.update(it.index, classCopy) // behind everything else
 	}
 	o.watch(l)
 }

@@ -188,8 +188,13 @@ func (o *Origin) Step(now time.Time, ev Event) []Effect {
 		}
 	case Tick:
 	}
-	o.expire()
-	o.seek()
+	for range 4 { // what is due at once is done at once
+		o.expire()
+		o.seek()
+		if next := o.Next(); next.IsZero() || next.After(now) {
+			break
+		}
+	}
 	o.tellRevoked()
 	return o.out
 }

@@ -1,8 +1,8 @@
 package tasks
 
 import (
+	"cmp"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -56,11 +56,11 @@ func (o *Origin) onReceipt(r Receipt) {
 		o.update(r.Ref.Index, classRelease)
 		return
 	}
-	o.measure(p, l, r.Ref.Index, a)
 	if r.Reason != OK {
 		o.onFailure(r, p, w, a, v)
 		return
 	}
+	o.measure(p, l, r.Ref.Index, a)
 	o.close(a, AttemptAnswered, OK)
 	a.output = r.Output
 	p.refused = OK
@@ -372,7 +372,7 @@ func (o *Origin) onHoldFailed(ev HoldFailed) {
 		return
 	}
 	if ev.Reason != OutputMissing {
-		o.fault = strings.TrimSpace(ev.Reason.String() + " " + clip(ev.Detail))
+		o.fault = clip(cmp.Or(ev.Detail, ev.Reason.String()))
 		if x.idle = true; len(o.idle) == 0 {
 			o.timers.push(timer{at: o.now.Add(holdPause), kind: timerHold})
 		}

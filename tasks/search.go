@@ -12,7 +12,7 @@ type search struct {
 	closes     time.Time
 	early      time.Time // when a bid in hand can't be beaten any more
 	again      time.Time // next offer; zero: none is due
-	tries      uint      // offers since the radius is full
+	tries      uint      // offers repeated at one radius
 }
 
 func (s *search) next(o *Origin) time.Time {
@@ -58,8 +58,7 @@ func (o *Origin) seek() {
 	case s.collecting && !s.early.IsZero() && !o.now.Before(s.early):
 		o.dirty = true
 	case !s.collecting && !s.again.IsZero() && !o.now.Before(s.again) && o.queue.n > 0:
-		s.radius = o.full()
-		o.announce(true)
+		o.announce(s.radius >= o.full())
 		s.tries++
 	}
 	o.assign()
@@ -103,20 +102,24 @@ func (o *Origin) announce(probe bool) {
 // would start them later than a wider search takes.
 func (o *Origin) closeWindow() {
 	s := &o.search
-	able, peers, best := o.able()
 	wide := s.radius >= o.full()
-	short := int(able) < min(o.slots+o.live, int(o.cfg.MinBids)) ||
-		peers < int(o.job.Spec.Verify.Replicas)
-	if short && !wide && best > s.radius+o.window() {
+	slots, peers, best := o.able(true)
+	if !wide && o.short(slots, peers) && best > s.radius+o.window() {
 		o.widen()
 		return
 	}
 	s.collecting = false
 	o.dirty = true
 	o.assign()
-	if o.queue.n > 0 && short && !wide {
+	// Who is idle now may have none of what still waits.
+	if slots, peers, _ = o.able(false); o.queue.n > 0 && !wide && o.short(slots, peers) {
 		o.widen()
 	}
+}
+
+// short reports whether the job could use more workers than it has.
+func (o *Origin) short(slots uint32, peers int) bool {
+	return int(slots) < min(o.slots+o.live, int(o.cfg.MinBids)) || peers < int(o.job.Spec.Verify.Replicas)
 }
 
 func (o *Origin) widen() {
@@ -124,9 +127,9 @@ func (o *Origin) widen() {
 	o.announce(true)
 }
 
-// able counts the slots and the peers that work for the job or would soon, and
-// the least cost of a free one.
-func (o *Origin) able() (slots uint32, peers int, best time.Duration) {
+// able counts the slots and the peers that work for the job, and with idle those
+// that would soon, and gives the least cost of a free one.
+func (o *Origin) able(idle bool) (slots uint32, peers int, best time.Duration) {
 	good := o.search.radius + o.window()
 	best = time.Duration(1<<63 - 1)
 	for _, p := range o.peers {
@@ -137,7 +140,7 @@ func (o *Origin) able() (slots uint32, peers int, best time.Duration) {
 		if free {
 			best = min(best, p.cost())
 		}
-		if p.holds > 0 || (free && p.cost() <= good) {
+		if p.holds > 0 || (idle && free && p.cost() <= good) {
 			slots += p.slots
 			peers++
 		}

@@ -467,3 +467,10 @@ func (m *sim) done() {
 		}
 	}
 }
+
+// pop runs one event.
+func pop(m *sim) {
+	e := heap.Pop(&m.queue).(simEvent)
+	m.now = e.at
+	e.do()
+}

@@ -24,8 +24,8 @@ type JobStatus struct {
 	Decided  uint32
 	Leased   uint32 // undecided, with enough workers
 	Waiting  uint32 // undecided, with no or too few workers
-	Releases uint32 // assignments taken from the dead, the slow and the failed
-	Copies   uint32 // tail copies
+	Releases uint32 // assignments taken from the dead and the failed
+	Copies   uint32 // of what is slow, once nothing else waits
 	Failures uint32 // of the program
 	Workers  []WorkerShare
 	Output   CID
@@ -196,7 +196,7 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 		}
 	}
 	refusals, reasons := make(map[Reason]int), []Reason(nil)
-	var backing, doubtful, far, gone, busy, free int
+	var backing, failing, doubtful, far, gone, busy, free int
 	for _, p := range o.peers {
 		switch {
 		case p.id == "":
@@ -204,9 +204,17 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 			gone++
 		case o.tooFar(p):
 			far++
+		case now.Before(p.backoff) && p.refused != OK:
+			if refusals[p.refused]++; refusals[p.refused] == 1 {
+				reasons = append(reasons, p.refused)
+			}
+			backing++
+			w.Next = earlier(w.Next, p.backoff)
 		case now.Before(p.backoff):
 			if backing++; p.doubtful() {
 				doubtful++
+			} else {
+				failing++
 			}
 			w.Next = earlier(w.Next, p.backoff)
 		case p.holds > 0:
@@ -221,13 +229,17 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 	}
 	note(busy, "busy with this job")
 	note(free, "idle, but they have these tasks already or must not meet on them")
-	note(backing-doubtful, "kept away for a while after failing or refusing")
+	note(failing, "kept away for a while after failing")
 	note(doubtful, "kept away for answers that others contradict or whose bytes never came")
 	note(far, "farther than %s", FormatDuration(o.job.Spec.Locality.MaxRTT))
 	note(gone, "gone")
 	slices.Sort(reasons)
 	for _, r := range reasons {
-		note(refusals[r], "refused: %v", r)
+		if r == WorkerFault {
+			note(refusals[r], "failed or could not be reached")
+		} else {
+			note(refusals[r], "refused: %v", r)
+		}
 	}
 	peers := "no peer has bid yet"
 	if len(notes) > 0 {
