@@ -83,7 +83,7 @@ func CountWords(r io.Reader) (map[string]int64, error) {
 			j--
 		}
 		if i < j {
-			counts[strings.Map(lower, word[i:j])]++
+			counts[lower(word[i:j])]++
 		}
 	}
 	return counts, nil
@@ -93,11 +93,15 @@ func alnum(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-func lower(r rune) rune {
-	if 'A' <= r && r <= 'Z' {
-		return r + 'a' - 'A'
+// lower leaves bytes beyond ASCII as they are, valid UTF-8 or not.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c | 0x20
+		}
 	}
-	return r
+	return string(b)
 }
 
 // ReadCounts reads the "word count" lines that wordcount and wcsum print. A word

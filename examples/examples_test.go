@@ -155,6 +155,34 @@ func TestGrep(t *testing.T) {
 	if got := run(t, "grep", "one\ntwo\nthree", nil, "^t"); got != "two\nthree\n" {
 		t.Errorf("grep: %q", got)
 	}
+	if got := run(t, "grep", "one\ntwo\nthree", nil, "-c", "^t"); got != "lines 3\nmatches 2\n" {
+		t.Errorf("grep -c: %q", got)
+	}
+}
+
+// Counting is by bytes: what is no UTF-8 stays as it is on both sides.
+func TestWordsBeyondASCII(t *testing.T) {
+	const text = "The cat's  \"the\" Na\xc3\xafve\xff 2nd -- CAT'S"
+	want := map[string]int64{"the": 2, "cat's": 2, "na\xc3\xafve\xff": 1, "2nd": 1}
+	got, err := examples.CountWords(strings.NewReader(text))
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("plain: %v, %v", got, err)
+	}
+	if got, err = examples.ReadCounts(strings.NewReader(run(t, "wordcount", text, nil))); err != nil || !maps.Equal(got, want) {
+		t.Errorf("program: %v, %v", got, err)
+	}
+}
+
+func FuzzReadCounts(f *testing.F) {
+	f.Add("a 1\nb 2\n")
+	f.Add(" -1\n")
+	f.Add("a 1\na 1\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		counts, err := examples.ReadCounts(strings.NewReader(s))
+		if err == nil && len(counts) > strings.Count(s, "\n")+1 {
+			t.Errorf("%d counts in %q", len(counts), s)
+		}
+	})
 }
 
 func Example() {
