@@ -1,0 +1,115 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/kith-mesh/kith/p2p"
+	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/p2p/memnet"
+	"github.com/kith-mesh/kith/storage"
+)
+
+// simMembers runs n members over memnet in a bubble, until stop.
+func (m *testMesh) simMembers(t *testing.T, n int, uplink func(i int) float64) (out []*member, stop func()) {
+	t.Helper()
+	net := memnet.New(memnet.Config{
+		Latency: func(_, _ netip.Addr) time.Duration { return 20 * time.Millisecond },
+		Uplink: func(a netip.Addr) float64 {
+			for i := range n {
+				if memnet.IP(i) == a {
+					return uplink(i)
+				}
+			}
+			return 0
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for i := range n {
+		key, id := newKey(t)
+		token, err := auth.Mint(m.root, auth.Subject{Peer: id, Rights: auth.AllRights, Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(24 * time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := p2p.New(p2p.Config{Key: key, Mesh: m.id, Token: token, Simulated: true, Seed: uint64(i + 1),
+			Options: p2p.SimulatedOptions(net.Transport(memnet.IP(i)), nil), Listen: []ma.Multiaddr{memnet.Listen(memnet.IP(i))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := newStore(t, "")
+		s, err := New(h, st, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []func(context.Context) error{h.Run, s.Run} {
+			running.Go(func() {
+				if err := f(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		<-h.Ready()
+		out = append(out, &member{h: h, st: st, s: s})
+	}
+	return out, func() {
+		cancel()
+		running.Wait()
+		net.Close()
+	}
+}
+
+// TestSlowGiver has a fast giver take over what a slow one was asked for: with
+// 10 MB/s and 20 kB/s, 4 MB must not take as long as the slow one would.
+func TestSlowGiver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		rate := []float64{20 << 10, 10 << 20, 10 << 20, 10 << 20}
+		ms, stop := m.simMembers(t, 4, func(i int) float64 { return rate[i] })
+		defer stop()
+		data := noise(4<<20, 1)
+		o := storage.AddOptions{ChunkSize: 64 << 10}
+		root := add(t, ms[0].st, data, o)
+		add(t, ms[1].st, data, o)
+		to := ms[2]
+		for _, g := range ms[:2] {
+			if err := to.h.Connect(t.Context(), peer.AddrInfo{ID: g.h.ID(), Addrs: g.h.Raw().Addrs()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begun := time.Now()
+		if err := to.s.Fetch(t.Context(), All(root.CID, ms[0].h.ID(), ms[1].h.ID()), nil); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took > 8*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if !bytes.Equal(content(t, to.st, root.CID), data) {
+			t.Error("another content")
+		}
+		// From one far giver: as fast as its uplink but for a few round trips.
+		to = ms[3]
+		big := noise(16<<20, 2)
+		root = add(t, ms[1].st, big, o)
+		if err := to.h.Connect(t.Context(), peer.AddrInfo{ID: ms[1].h.ID(), Addrs: ms[1].h.Raw().Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		begun = time.Now()
+		if err := to.s.Fetch(t.Context(), All(root.CID, ms[1].h.ID()), nil); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(begun)
+		if took > 2400*time.Millisecond {
+			t.Errorf("16 MiB at 10 MiB/s over a round trip of 40 ms took %v", took)
+		}
+		t.Log("16 MiB at 10 MiB/s:", took)
+	})
+}
