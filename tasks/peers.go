@@ -110,9 +110,12 @@ func (o *Origin) tooFar(p *peer) bool {
 // or whose bytes never came. Each more keeps it away for long.
 func (p *peer) doubtful() bool { return p.rejected >= 3 && p.rejected*2 > p.accepted }
 
-// stranger reports whether nothing good is known of a peer yet.
+// stranger reports whether nothing good is known of a peer yet, or too much bad
+// from other jobs.
 func (p *peer) stranger() bool {
-	return p.standing.Accepted == 0 && p.accepted == 0 && p.answered == 0
+	s := p.standing
+	known := s.Accepted > 0 && (s.Rejected < 3 || s.Rejected*2 <= s.Accepted)
+	return !known && p.accepted == 0 && p.answered == 0
 }
 
 // free reports whether a peer may be given work now.

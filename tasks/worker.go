@@ -178,8 +178,8 @@ func (w *Worker) Step(now time.Time, ev WorkerEvent) []WorkerEffect {
 	case SetLimits:
 		w.onLimits(ev)
 	case WorkerTick:
+		w.bid()
 	}
-	w.bid()
 	w.start()
 	w.deliver()
 	return w.out

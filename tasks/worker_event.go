@@ -13,7 +13,7 @@ type OfferIn struct {
 	RTT    time.Duration // to the origin: measured, or else predicted
 	Able   Reason
 	Cached bool // program and inputs are held here
-	Probe  bool // asked directly: is answered at once, by SendBid or Refuse
+	Probe  bool // asked directly: is answered in the same Step, by SendBid or Refuse
 }
 
 // LeaseIn is a lease whose origin's signature was checked.
@@ -77,7 +77,8 @@ type SetLimits struct {
 	Until  time.Time // end of the pause by the machine's clock; zero: until told
 }
 
-// WorkerTick only lets time pass.
+// WorkerTick lets time pass. The bids on gossiped offers come from ticks only, so
+// that the Step of a probe or a lease holds no SendBid or Refuse but its own.
 type WorkerTick struct{}
 
 func (OfferIn) workerEvent()       {}

@@ -50,7 +50,11 @@ func (w *Worker) onOffer(ev OfferIn) {
 		}
 		return
 	}
-	if s := w.find(ev.Offer.Origin, ev.Offer.Job); s != nil && !ev.Probe && (len(s.queue) > 0 || s.running(w) > 0) {
+	if ev.Probe {
+		w.emit(SendBid{To: ev.Offer.Origin, Bid: w.bidOn(ev)})
+		return
+	}
+	if s := w.find(ev.Offer.Origin, ev.Offer.Job); s != nil && (len(s.queue) > 0 || s.running(w) > 0) {
 		return // its reports ask for more
 	}
 	w.offers = slices.DeleteFunc(w.offers, func(b pendingBid) bool {
@@ -59,11 +63,7 @@ func (w *Worker) onOffer(ev OfferIn) {
 	if len(w.offers) >= w.cfg.MaxOffers {
 		return
 	}
-	b := pendingBid{offer: ev, due: w.now}
-	if !ev.Probe {
-		b.due = w.now.Add(w.delay(ev.RTT))
-	}
-	w.offers = append(w.offers, b)
+	w.offers = append(w.offers, pendingBid{offer: ev, due: w.now.Add(w.delay(ev.RTT))})
 }
 
 // delay lets the nearest and idlest bid first: half a round trip, kappa times
@@ -84,23 +84,23 @@ func (w *Worker) bid() {
 			kept = append(kept, b)
 			continue
 		}
-		offer := b.offer.Offer
-		if why, again := w.unfit(offer.Needs); why != OK {
-			if b.offer.Probe {
-				w.emit(Refuse{To: offer.Origin, Job: offer.Job, Reason: why, RetryAfter: again})
-			}
-			continue
+		if why, _ := w.unfit(b.offer.Offer.Needs); why == OK {
+			w.emit(SendBid{To: b.offer.Offer.Origin, Bid: w.bidOn(b.offer)})
 		}
-		bid := Bid{Job: offer.Job, Worker: w.cfg.Self, Slots: w.limits.Slots / cores(offer.Needs), Queue: w.wait(), Cached: b.offer.Cached}
-		if idle := w.limits.Slots - min(w.slots, w.limits.Slots); idle >= cores(offer.Needs) && w.queued == 0 {
-			bid.Slots = idle / cores(offer.Needs)
-		}
-		if s := w.speeds[offer.Program]; s != nil {
-			bid.Speed = float64(max(w.limits.Slots/cores(offer.Needs), 1)) / s.mean.Seconds()
-		}
-		w.emit(SendBid{To: offer.Origin, Bid: bid})
 	}
 	w.offers = kept
+}
+
+func (w *Worker) bidOn(ev OfferIn) Bid {
+	each := cores(ev.Offer.Needs)
+	bid := Bid{Job: ev.Offer.Job, Worker: w.cfg.Self, Slots: w.limits.Slots / each, Queue: w.wait(), Cached: ev.Cached}
+	if idle := w.limits.Slots - min(w.slots, w.limits.Slots); idle >= each && w.queued == 0 {
+		bid.Slots = idle / each
+	}
+	if s := w.speeds[ev.Offer.Program]; s != nil {
+		bid.Speed = float64(max(w.limits.Slots/each, 1)) / s.mean.Seconds()
+	}
+	return bid
 }
 
 // service predicts how long one task of a program takes here.
