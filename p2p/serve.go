@@ -197,6 +197,10 @@ func (h *Host) toRefusal(ctx context.Context, p Protocol, from peer.ID, err erro
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return Refuse(CodeDeadline, "not done in time")
 	}
+	if errors.Is(err, network.ErrReset) {
+		h.log.Debug("peer broke off", "protocol", p.Name, "peer", from, "err", err)
+		return Refuse(CodeInternal, "failed on this side")
+	}
 	h.log.Warn("handler failed", "protocol", p.Name, "peer", from, "err", err)
 	if p.Open && !h.gate.isMember(from) {
 		return Refuse(CodeInternal, "internal error")
