@@ -24,16 +24,30 @@ func TestMain(m *testing.M) {
 			os.Exit(ChildMain(os.Args[2:]))
 		case nodeArg:
 			os.Exit(nodeMain(os.Args[2:]))
+		case wallsArg:
+			os.Exit(wallsMain(os.Args[2:]))
 		}
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "kith-runner-test-")
+	if err != nil {
+		panic(err)
+	}
+	sharedCache = dir
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
 }
+
+// sharedCache is one folder for all the tests' runners, as a node has one.
+var sharedCache string
 
 // start runs a Runner for the length of a test, and checks that it leaves
 // nothing behind.
 func start(t testing.TB, change ...func(*Config)) *Runner {
 	t.Helper()
-	cfg := Config{Scratch: t.TempDir(), CacheDir: sharedCache(t), Slots: 2, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+	cfg := Config{Scratch: t.TempDir(), CacheDir: sharedCache, Slots: 2, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -65,15 +79,6 @@ type testWriter struct{ t testing.TB }
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
 	return len(p), nil
-}
-
-// sharedCache is one folder for a whole run of the tests, as a node has one.
-func sharedCache(t testing.TB) string {
-	dir := filepath.Join(os.TempDir(), "kith-runner-test-cache")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // roomy are limits that nothing here should meet.
