@@ -39,14 +39,16 @@ func (a *app) runCmd() *cobra.Command {
 to near members, checks and assembles what they answer. Waits, shows progress and
 writes the result to standard output, or to --out.
 
-PROGRAM is a WASI preview 1 module: a file or a CID. An --input is a file, folder
-or CID whose parts come on the program's standard input; --split says how it is
+PROGRAM is a WASI preview 1 module: a file, a CID, or example:NAME for one that is
+built in (wordcount, wcsum, pi, pisum, primes, grep). An --input is a file, folder
+CID or example:text, whose parts come on the program's standard input; --split says how it is
 cut (default: files, one task a file). NAME=SOURCE is not cut: every task sees it
 whole as /in/NAME. Without split inputs, --tasks says how many tasks run; each
 knows its number by KITH_TASK.
 
 Interrupting ends the waiting, not the job.`,
 		Example: `  kith run count.wasm --input book.txt --split lines:1000 --reduce sum.wasm
+  kith run example:wordcount --input example:text --split lines:1000 --reduce example:wcsum
   kith run grep.wasm --input logs/ --split files --replicas 2 -- -i error
   kith run pi.wasm --tasks 20 --detach -- 1000000`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -192,7 +194,7 @@ func exists(path string) bool {
 
 // jobName makes a job's name out of a program's path.
 func jobName(path string) string {
-	base := strings.TrimSuffix(filepath.Base(path), ".wasm")
+	base := strings.TrimPrefix(strings.TrimSuffix(filepath.Base(path), ".wasm"), examplePrefix)
 	name := strings.Map(func(r rune) rune {
 		if r == '-' || r == '_' || r == '.' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
 			return r
@@ -293,6 +295,10 @@ func (a *app) resolve(ctx context.Context, c *client.Client, spec tasks.Spec, di
 			bar.end()
 		}
 		bar = a.progress("store "+filepath.Base(path), true)
+	}
+	spec, err := storeExamples(ctx, c, spec)
+	if err != nil {
+		return spec, err
 	}
 	return c.Resolve(ctx, spec, dir, started, func(done, total int64) { bar.report(done, total) })
 }
