@@ -84,6 +84,9 @@ func (s *Service) view(r wire.JobRecord) JobView {
 	switch {
 	case d.origin != nil:
 		v.Status, v.Why = d.origin.Status(), d.origin.Why(time.Now())
+		if v.Status.State.Over() && !r.State.Over() { // decided, and not durable yet
+			v.Status.State = tasks.Assembling
+		}
 	case !r.State.Over():
 		w := d.waits
 		if w.Text == "" {
