@@ -52,7 +52,6 @@ type Reachability struct {
 type Store struct {
 	Bytes  int64 `json:"bytes"`
 	Max    int64 `json:"max" doc:"0: no limit"`
-	Blocks int64 `json:"blocks"`
 	Pinned int64 `json:"pinned" doc:"roots pinned"`
 }
 

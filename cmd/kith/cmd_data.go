@@ -142,14 +142,14 @@ func (a *app) get(ctx context.Context, c *client.Client, root tasks.CID, inside,
 		return usagef("%s exists: remove it or name another with --out", out)
 	}
 	bar := a.progress("fetch", true)
-	_, err := c.Fetch(ctx, root, inside, bar.transfer())
+	got, err := c.Fetch(ctx, root, inside, bar.transfer())
 	bar.end()
 	if err != nil {
 		return err
 	}
 	bar = a.progress("write", true)
 	defer bar.end()
-	return c.Get(ctx, root, inside, out, bar.transfer())
+	return c.Get(ctx, root, inside, out, func(done, _ int64) { bar.report(done, got.Size) })
 }
 
 func (a *app) catCmd() *cobra.Command {

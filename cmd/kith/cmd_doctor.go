@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,9 +66,10 @@ func (a *app) doctorCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Try each step that a working node needs; name the fix",
-		Long: `Has the running node try each step: listen, address, reachability, relay, clock,
-disk, token, API. Without a running node it tries what the home alone shows and
-says what it did not try. Exits 1 when a step fails.`,
+		Long: `Has the running node try each step: disk, token, listen, address, API, members,
+clock, reachability, relay. Without a running node it tries what can be tried from
+here, such as whether the ports are free, and says what it did not try. Exits 1
+when a step fails.`,
 		Example: "  kith doctor",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -110,10 +110,11 @@ func mark(s api.CheckState) string {
 	return "FAIL"
 }
 
-// nodeSteps are what only a running node can try.
-var nodeSteps = []string{"listen", "address", "reachability", "relay", "clock", "disk"}
-
+// diagnose asks the running node, and examines the home when none answers.
 func (a *app) diagnose(cmd *cobra.Command) ([]api.Check, error) {
+	if err := a.load(cmd); err != nil {
+		return nil, err
+	}
 	c, err := a.client(cmd)
 	if err == nil {
 		defer c.Close()
@@ -122,59 +123,17 @@ func (a *app) diagnose(cmd *cobra.Command) ([]api.Check, error) {
 			return items(checks), nil
 		}
 	}
-	var gone *client.NotReachableError
-	var refused *api.Error
-	reached := errors.As(err, &refused)
-	if !errors.As(err, &gone) && !reached {
+	if a.config.API != "" { // the home here is not that node's
 		return nil, err
 	}
-	home, herr := a.homeDir()
-	if herr != nil {
-		return nil, herr
+	cfg, cerr := a.nodeConfig()
+	if cerr != nil {
+		return nil, cerr
 	}
-	out := []api.Check{timed("home", func() api.Check { return checkHome(home) }), timed("token", func() api.Check { return checkToken(home) })}
-	out = append(out, api.Check{Name: "api", State: api.CheckFail, Detail: err.Error(), Fix: apiFix(reached)})
-	for _, name := range nodeSteps {
-		out = append(out, api.Check{Name: name, State: api.CheckSkipped, Detail: "needs a running node that answers"})
+	checks := node.Examine(cmd.Context(), cfg)
+	var gone *client.NotReachableError
+	if !errors.As(err, &gone) && !slices.ContainsFunc(checks, func(c api.Check) bool { return c.State == api.CheckFail }) {
+		return nil, err // such as a token given beside the home's own
 	}
-	return out, nil
-}
-
-func apiFix(reached bool) string {
-	if reached {
-		return "use the token of that node: 'kith token' on its home prints it"
-	}
-	return "start the node with 'kith up'"
-}
-
-func timed(name string, f func() api.Check) api.Check {
-	start := time.Now()
-	c := f()
-	c.Name, c.TookMs = name, float64(time.Since(start).Microseconds())/1000
-	return c
-}
-
-// checkHome writes a file and takes it away again.
-func checkHome(home node.Home) api.Check {
-	if _, err := os.Stat(string(home)); errors.Is(err, fs.ErrNotExist) {
-		return api.Check{State: api.CheckFail, Detail: fmt.Sprintf("%s does not exist", home), Fix: "make a mesh with 'kith init', or join one with 'kith up --join LINE'"}
-	}
-	f, err := os.CreateTemp(string(home), ".doctor-*")
-	if err == nil {
-		_, err = f.WriteString("x")
-		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-	}
-	if err != nil {
-		return api.Check{State: api.CheckFail, Detail: err.Error(), Fix: "give this user the right to write there, free some space, or name another folder with --home"}
-	}
-	return api.Check{State: api.CheckOK, Detail: fmt.Sprintf("%s can be written", home)}
-}
-
-// checkToken reads the membership.
-func checkToken(home node.Home) api.Check {
-	id, err := node.Identify(home, time.Now())
-	if err != nil {
-		return api.Check{State: api.CheckFail, Detail: err.Error(), Fix: "join again with an invite from a member: 'kith up --join LINE'"}
-	}
-	return api.Check{State: api.CheckOK, Detail: fmt.Sprintf("member %s of %s, until %s", short(id.Peer), id.Mesh, id.Expires.Format(time.DateOnly))}
+	return checks, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -99,11 +100,45 @@ func (a *app) result(ctx context.Context, c *client.Client, id, out string) erro
 		return a.printJSON(res)
 	}
 	if out == "" {
-		fmt.Fprintln(a.out, res.CID)
-		a.note("the result is a folder: 'kith get %s' writes it, 'kith ls %s' lists it", res.CID, res.CID)
+		return a.catOutputs(ctx, c, tasks.CID(res.CID))
 	}
 	return nil
 }
+
+// catOutputs writes the standard output of each task of a result that is a
+// folder, in task order: entries 000000 and on for many tasks, or the one task's
+// own folder with stdout in it.
+func (a *app) catOutputs(ctx context.Context, c *client.Client, root tasks.CID) error {
+	var names []string
+	more := 0 // files that standard output can't show
+	err := c.List(ctx, root, "", false, func(e api.Entry) error {
+		switch {
+		case e.Path == "":
+		case taskOutput.MatchString(e.Path) && e.Dir:
+			more++
+			names = append(names, e.Path+"/stdout")
+		case taskOutput.MatchString(e.Path), e.Path == "stdout":
+			names = append(names, e.Path)
+		default:
+			more++
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := a.cat(ctx, c, root, name, 0, -1); err != nil {
+			return fmt.Errorf("%s/%s: %w", root, name, err)
+		}
+	}
+	if more > 0 {
+		a.note("tasks wrote files as well: 'kith get %s' writes all, 'kith ls -r %s' lists them", root, root)
+	}
+	return nil
+}
+
+var taskOutput = regexp.MustCompile(`^[0-9]{6}$`)
 
 func (a *app) jobsCmd() *cobra.Command {
 	var state string
@@ -300,11 +335,12 @@ func failedTasks(ctx context.Context, c *client.Client, id string) ([]api.Task, 
 
 func (a *app) resultsCmd() *cobra.Command {
 	var out string
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "results ID",
 		Short: "Write a done job's result",
 		Long:  "Writes the result to standard output, or whole to --out. With --json it shows each task's output instead.",
-		Example: `  kith results 7f3a
+		Example: `  kith results 7f3a --wait
   kith results 7f3a --out counts`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.jobIDs(),
@@ -314,9 +350,17 @@ func (a *app) resultsCmd() *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			if wait {
+				j, err := c.Job(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.follow(cmd.Context(), c, tasks.JobID(j.ID), out)
+			}
 			return a.result(cmd.Context(), c, args[0], out)
 		},
 	}
+	cmd.Flags().BoolVarP(&wait, "wait", "w", false, "wait until the job is done")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "write the result there")
 	return cmd
 }

@@ -145,7 +145,7 @@ func writeStatus(w io.Writer, st api.Status, now time.Time) {
 	if st.Store.Max > 0 {
 		full += " of " + size(st.Store.Max)
 	}
-	row("store", "%s in %s, %s", full, plural(int(st.Store.Blocks), "block"), plural(int(st.Store.Pinned), "pin"))
+	row("store", "%s, %s", full, plural(int(st.Store.Pinned), "pin"))
 	if st.Light {
 		row("work", "light node: runs no job service")
 	} else {

@@ -22,7 +22,7 @@ type progress struct {
 
 // progress starts one. Nothing shows before the first report.
 func (a *app) progress(label string, bytes bool) *progress {
-	return &progress{a: a, label: label, bytes: bytes}
+	return &progress{a: a, label: label, bytes: bytes, last: time.Now()}
 }
 
 func (p *progress) silent() bool { return p.a.quiet || p.a.json }
