@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/kith-mesh/kith/p2p/auth"
@@ -14,6 +18,8 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // Host is this node's end of its mesh. New makes it, Handle and HandleStream
@@ -89,10 +95,8 @@ func (h *Host) Run(ctx context.Context) error {
 		return errors.New("p2p: Run was called twice")
 	}
 	defer h.shut()
-	if len(h.cfg.Listen) > 0 {
-		if err := h.raw.Network().Listen(h.cfg.Listen...); err != nil {
-			return fmt.Errorf("p2p: listen on %v: %w", h.cfg.Listen, err)
-		}
+	if err := h.listen(); err != nil {
+		return err
 	}
 	if err := h.loadCache(); err != nil {
 		h.log.Warn("peer cache not read", "err", err)
@@ -107,6 +111,47 @@ func (h *Host) Run(ctx context.Context) error {
 	close(h.ready)
 	<-ctx.Done()
 	h.saveCache()
+	return nil
+}
+
+// listen fails when a port is taken. Other addresses may fail as long as one
+// works: a machine may lack IPv6.
+func (h *Host) listen() error {
+	if len(h.cfg.Listen) == 0 {
+		return nil
+	}
+	if !h.cfg.Simulated {
+		if err := portsFree(h.cfg.Listen); err != nil {
+			return fmt.Errorf("p2p: %w", err)
+		}
+	}
+	if err := h.raw.Network().Listen(h.cfg.Listen...); err != nil {
+		return fmt.Errorf("p2p: listen on %v: %w", h.cfg.Listen, err)
+	}
+	if got := len(slices.DeleteFunc(h.raw.Network().ListenAddresses(), isRelayed)); got < len(h.cfg.Listen) {
+		h.log.Warn("some addresses are not listened on", "wanted", len(h.cfg.Listen), "got", got)
+	}
+	return nil
+}
+
+// portsFree looks for what libp2p can't see: it shares TCP ports with whoever
+// else of this user listens there, and connections would go to either.
+func portsFree(addrs []ma.Multiaddr) error {
+	for _, a := range addrs {
+		network, address, err := manet.DialArgs(a)
+		if err != nil || !strings.HasPrefix(network, "tcp") || strings.HasSuffix(address, ":0") {
+			continue
+		}
+		l, err := net.Listen(network, address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("listen on %s: the port is taken: stop the other program (another kith?) or choose another port: %w", a, err)
+		}
+		if err == nil {
+			if err := l.Close(); err != nil {
+				return fmt.Errorf("listen on %s: %w", a, err)
+			}
+		}
+	}
 	return nil
 }
 
