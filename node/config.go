@@ -69,6 +69,7 @@ type Config struct {
 	Seams Seams
 
 	bootstrap []peer.AddrInfo // from joining just now
+	minFree   int64           // bytes on the home's volume, below which doctor complains
 }
 
 // Started is what a node prints when it is up.
@@ -90,6 +91,9 @@ func (c Config) fill() Config {
 	}
 	if c.APIListen == "" {
 		c.APIListen = "127.0.0.1:7770"
+	}
+	if c.minFree == 0 {
+		c.minFree = 512 << 20
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -24,7 +24,6 @@ import (
 
 const (
 	doctorStep = 5 * time.Second
-	minFree    = 512 << 20       // bytes on the home's volume
 	clockNote  = 2 * time.Minute // apart: worth a word; auth.Skew apart: broken
 )
 
@@ -72,6 +71,7 @@ func examine(ctx context.Context, steps []step) []api.Check {
 
 // Examine is `kith doctor` where no node runs, or none answers: it tries all
 // that can be tried from the home and the config, and says what it did not try.
+// It changes nothing in the home.
 func Examine(ctx context.Context, cfg Config) []api.Check {
 	cfg = cfg.fill()
 	down := func(what string) func(context.Context) finding {
@@ -79,12 +79,13 @@ func Examine(ctx context.Context, cfg Config) []api.Check {
 			return untried("%s is known by a running node only, and none answers on this home: start it with kith up", what)
 		}
 	}
+	running := cfg.Home.inUse()
 	return examine(ctx, []step{
-		{"disk", func(context.Context) finding { return checkDisk(cfg.Home) }},
+		{"disk", func(context.Context) finding { return checkDisk(cfg.Home, cfg.minFree) }},
 		{"token", func(context.Context) finding { return checkToken(cfg.Home, cfg.Now()) }},
-		{"listen", func(context.Context) finding { return checkListen(cfg) }},
+		{"listen", func(context.Context) finding { return checkListen(cfg, running) }},
 		{"address", func(context.Context) finding { return checkAddress(cfg.Listen, manet.InterfaceMultiaddrs) }},
-		{"api", func(ctx context.Context) finding { return checkAPI(ctx, cfg.Home, cfg.APIListen) }},
+		{"api", func(ctx context.Context) finding { return checkAPI(ctx, cfg.Home, cfg.APIListen, running) }},
 		{"members", down("who is connected")},
 		{"clock", down("other members' time")},
 		{"reachability", down("whether others can dial this machine")},
@@ -92,24 +93,41 @@ func Examine(ctx context.Context, cfg Config) []api.Check {
 	})
 }
 
+// vitals are what the running host tells of itself and of others.
+type vitals struct {
+	addrs    []ma.Multiaddr
+	members  []p2p.Member
+	known    int
+	reach    p2p.Reachability
+	loopback bool // every address is
+}
+
+func (n *Node) vitals() vitals {
+	return vitals{addrs: n.host.Raw().Addrs(), members: n.host.Members(), known: len(n.host.Known()), reach: n.host.Reachability(), loopback: n.loopbackOnly()}
+}
+
 // Doctor tries each step of this running node.
 func (n *Node) Doctor(ctx context.Context) ([]api.Check, error) {
-	addrs := func() ([]ma.Multiaddr, error) { return n.host.Raw().Addrs(), nil }
+	return n.doctor(ctx, n.vitals()), nil
+}
+
+func (n *Node) doctor(ctx context.Context, v vitals) []api.Check {
+	addrs := func() ([]ma.Multiaddr, error) { return v.addrs, nil }
 	return examine(ctx, []step{
-		{"disk", func(context.Context) finding { return checkDisk(n.cfg.Home) }},
+		{"disk", func(context.Context) finding { return checkDisk(n.cfg.Home, n.cfg.minFree) }},
 		{"token", func(context.Context) finding { return checkToken(n.cfg.Home, n.cfg.Now()) }},
-		{"listen", func(ctx context.Context) finding { return checkListening(ctx, n.host.Raw().Addrs()) }},
+		{"listen", func(ctx context.Context) finding { return checkListening(ctx, v.addrs) }},
 		{"address", func(context.Context) finding { return checkAddress(n.cfg.Listen, addrs) }},
-		{"api", func(ctx context.Context) finding { return checkAPI(ctx, n.cfg.Home, n.cfg.APIListen) }},
-		{"members", func(context.Context) finding { return checkMembers(n.host.Members(), len(n.host.Known())) }},
-		{"clock", func(context.Context) finding { return checkClock(n.host.Members()) }},
-		{"reachability", func(context.Context) finding { return checkReachable(n.host.Reachability(), n.loopbackOnly()) }},
-		{"relay", func(context.Context) finding { return checkRelay(n.host.Reachability(), n.loopbackOnly()) }},
-	}), nil
+		{"api", func(ctx context.Context) finding { return checkAPI(ctx, n.cfg.Home, n.cfg.APIListen, true) }},
+		{"members", func(context.Context) finding { return checkMembers(v.members, v.known) }},
+		{"clock", func(context.Context) finding { return checkClock(v.members) }},
+		{"reachability", func(context.Context) finding { return checkReachable(v.reach, v.loopback) }},
+		{"relay", func(context.Context) finding { return checkRelay(v.reach, v.loopback) }},
+	})
 }
 
 // checkDisk writes, syncs, reads back and removes a file, and looks at the room.
-func checkDisk(home Home) finding {
+func checkDisk(home Home, minFree int64) finding {
 	if home == "" {
 		return fail("set --home or KITH_HOME", "no home folder is given")
 	}
@@ -119,6 +137,9 @@ func checkDisk(home Home) finding {
 	}
 	if err != nil || !info.IsDir() {
 		return fail("choose another with --home", "home %s can't be used: %v", home, errors.Join(err, notFolder(info)))
+	}
+	if err := home.checkVersion(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail("use the kith that made it, or another --home", "%v", err)
 	}
 	if err := tryFile(string(home)); err != nil {
 		return fail("check the folder's rights and that the disk is not full or read-only", "home %s can't be written: %v", home, err)
@@ -160,10 +181,12 @@ func tryFile(dir string) (err error) {
 
 // checkToken verifies key and member token.
 func checkToken(home Home, now time.Time) finding {
-	if info, err := os.Stat(home.Key()); err == nil && tooOpen(info.Mode()) {
-		return fail("run chmod 600 "+home.Key(), "the node's key can be read by others (mode %v)", info.Mode().Perm())
+	for _, name := range []string{home.Key(), home.Root()} {
+		if info, err := os.Stat(name); err == nil && tooOpen(info.Mode()) {
+			return fail("run chmod 600 "+name, "%s can be read by others (mode %v): make a new one if others did", name, info.Mode().Perm())
+		}
 	}
-	m, err := loadMembership(home, now)
+	m, minted, err := readMembership(home, now)
 	switch {
 	case errors.Is(err, ErrNoMesh):
 		return fail("make a mesh with kith init, or join one with kith up --join LINE", "this home belongs to no mesh")
@@ -174,20 +197,18 @@ func checkToken(home Home, now time.Time) finding {
 	case err != nil:
 		return fail("restore the home's mesh folder from a copy, or join again from a new home", "%v", err)
 	}
-	if left := m.grant.Expires.Sub(now); m.grant.LastThird(now) {
+	if left := m.grant.Expires.Sub(now); minted {
+		return fine("founder of mesh %s: mints its own token anew at the next start", m.mesh.Prefix())
+	} else if m.grant.LastThird(now) {
 		return warn("keep the node connected: members that may admit renew it", "member of %s until %s, in %s", m.mesh.Prefix(), m.grant.Expires.Format(time.DateOnly), left.Round(time.Hour))
 	}
 	return fine("member of mesh %s until %s, may %s", m.mesh.Prefix(), m.grant.Expires.Format(time.DateOnly), m.grant.Rights)
 }
 
 // checkListen binds every address and lets go of it.
-func checkListen(cfg Config) finding {
-	release, err := cfg.Home.lock()
-	if errors.Is(err, ErrHomeInUse) {
+func checkListen(cfg Config, running bool) finding {
+	if running {
 		return untried("a kith runs on this home and holds its ports, but its API does not answer; see the api step")
-	}
-	if err == nil {
-		defer release() // the lock is ours alone
 	}
 	addrs, err := cfg.listenAddrs()
 	if err != nil {
@@ -292,42 +313,50 @@ func isLoopback(a ma.Multiaddr) bool { return manet.IsIPLoopback(a) }
 
 // checkAPI asks the running node's API with the home's token, or else tries
 // whether it could be bound.
-func checkAPI(ctx context.Context, home Home, listen string) finding {
+func checkAPI(ctx context.Context, home Home, listen string, running bool) finding {
 	if info, err := os.Stat(home.APIToken()); err == nil && tooOpen(info.Mode()) {
 		return fail("run chmod 600 "+home.APIToken(), "the API's token can be read by others (mode %v)", info.Mode().Perm())
 	}
-	at, err := home.ReadAPIAddress()
-	if errors.Is(err, fs.ErrNotExist) {
+	if !running {
 		l, err := net.Listen("tcp", listen)
 		if err != nil {
-			return fail("stop what uses it, or choose another address with --api-listen", "no node runs, and its API could not listen on %s: %v", listen, err)
+			return fail("stop what uses it, or choose another address with --api-listen", "no node runs on this home, and its API could not listen on %s: %v", listen, err)
 		}
 		if err := l.Close(); err != nil {
 			return fail("", "close: %v", err)
 		}
-		return fine("no node runs on this home; its API could listen on %s", listen)
+		return warn("start it with kith up", "no node runs on this home; its API could listen on %s", listen)
+	}
+	at, err := home.ReadAPIAddress()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail("wait until it is up, or look at its log", "a kith runs on this home and serves no API")
 	}
 	if err != nil {
-		return fail("delete it and start the node again", "%v", err)
+		return fail("stop the node, and start it again", "%v", err)
 	}
-	token, err := home.LoadAPIToken()
+	token, err := os.ReadFile(home.APIToken())
 	if err != nil {
-		return fail("", "%v", err)
+		return fail("stop the node, and start it again: it makes a new one", "the API's token can't be read: %v", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.Address+"/api/v1/id", nil)
 	if err != nil {
 		return fail("delete "+home.APIFile()+" and start the node again", "%v", err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fail("start the node with kith up; if it runs, look at its log", "the API at %s does not answer: %v", at.Address, err)
+		return fail("look at the node's log", "the API at %s does not answer: %v", at.Address, err)
 	}
 	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
 		return fail("", "the API at %s broke off: %v", at.Address, err)
 	}
-	if res.StatusCode != http.StatusOK {
+	switch res.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fail("restart the node, which reads its token at start; if another program or node listens there, choose another address with --api-listen",
+			"the API at %s refuses this home's token in %s", at.Address, filepath.Base(home.APIToken()))
+	default:
 		return fail("another program may listen there: choose another address with --api-listen", "the API at %s answered %s to this home's token in %s", at.Address, res.Status, filepath.Base(home.APIToken()))
 	}
 	return fine("the API at %s answers to this home's token", at.Address)

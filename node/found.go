@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -100,48 +101,55 @@ type membership struct {
 }
 
 // loadMembership reads a home that belongs to a mesh. The founder's own token
-// is minted anew when its time draws to an end.
+// is minted anew, and written, when its time draws to an end.
 func loadMembership(home Home, now time.Time) (membership, error) {
-	var m membership
-	if !home.HasMesh() {
-		return m, fmt.Errorf("home %s: %w", home, ErrNoMesh)
-	}
-	var err error
-	if m.key, err = p2p.LoadOrCreateKey(home.Key()); err != nil {
+	m, minted, err := readMembership(home, now)
+	if err != nil || !minted {
 		return m, err
+	}
+	return m, writeFile(home.Token(), m.token, 0o600)
+}
+
+// readMembership is loadMembership without the writing. A home that lacks a
+// part is an error: a new key would be another node's.
+func readMembership(home Home, now time.Time) (m membership, minted bool, err error) {
+	if !home.HasMesh() {
+		return m, false, fmt.Errorf("home %s: %w", home, ErrNoMesh)
+	}
+	if m.key, err = p2p.LoadKey(home.Key()); err != nil {
+		return m, false, fmt.Errorf("node: %w", err)
 	}
 	if m.id, err = peer.IDFromPrivateKey(m.key); err != nil {
-		return m, err
+		return m, false, err
 	}
 	if m.charter, err = os.ReadFile(home.Charter()); err != nil {
-		return m, fmt.Errorf("node: read the mesh's charter: %w", err)
+		return m, false, fmt.Errorf("node: read the mesh's charter: %w", err)
 	}
 	if m.about, err = auth.ParseCharter(m.charter); err != nil {
-		return m, fmt.Errorf("node: %s: %w", home.Charter(), err)
+		return m, false, fmt.Errorf("node: %s: %w", home.Charter(), err)
 	}
 	m.mesh = m.about.Mesh
 	raw, err := os.ReadFile(home.Token())
 	if err != nil {
-		return m, fmt.Errorf("node: read the member token: %w", err)
+		return m, false, fmt.Errorf("node: read the member token: %w", err)
 	}
 	m.token = raw
-	if _, err := os.Stat(home.Root()); err == nil {
-		if m.root, err = p2p.LoadOrCreateKey(home.Root()); err != nil {
-			return m, err
+	if m.root, err = p2p.LoadKey(home.Root()); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return m, false, fmt.Errorf("node: the mesh's root: %w", err)
 		}
+		m.root = nil
 	}
 	m.grant, err = m.token.Verify(m.mesh, m.id, now, nil)
 	if m.root != nil && (errors.Is(err, auth.ErrExpired) || err == nil && m.grant.LastThird(now)) {
 		if m.token, err = founderToken(m.root, m.id, now); err != nil {
-			return m, err
+			return m, false, err
 		}
-		if err := writeFile(home.Token(), m.token, 0o600); err != nil {
-			return m, err
-		}
+		minted = true
 		m.grant, err = m.token.Verify(m.mesh, m.id, now, nil)
 	}
 	if err != nil {
-		return m, fmt.Errorf("node: member token of %s: %w", home, err)
+		return m, false, fmt.Errorf("node: member token of %s: %w", home, err)
 	}
-	return m, nil
+	return m, minted, nil
 }

@@ -82,11 +82,17 @@ func (h Home) prepare() error {
 	if err := os.MkdirAll(string(h), 0o700); err != nil {
 		return fmt.Errorf("node: make home: %w", err)
 	}
-	b, err := os.ReadFile(h.path("version"))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	err := h.checkVersion()
+	if errors.Is(err, fs.ErrNotExist) {
 		return writeFile(h.path("version"), []byte(homeVersion+"\n"), 0o644)
-	case err != nil:
+	}
+	return err
+}
+
+// checkVersion is fs.ErrNotExist for a folder that no kith has used yet.
+func (h Home) checkVersion() error {
+	b, err := os.ReadFile(h.path("version"))
+	if err != nil {
 		return fmt.Errorf("node: read home's version: %w", err)
 	}
 	if v := strings.TrimSpace(string(b)); v != homeVersion {
@@ -106,6 +112,18 @@ func (h Home) lock() (release func() error, err error) {
 		return nil, fmt.Errorf("home %s: %w", h, ErrHomeInUse)
 	}
 	return l.Unlock, nil
+}
+
+// inUse reports whether a node holds the home. It makes no lock file.
+func (h Home) inUse() bool {
+	if _, err := os.Stat(h.path("lock")); err != nil {
+		return false
+	}
+	release, err := h.lock()
+	if err == nil {
+		err = release()
+	}
+	return errors.Is(err, ErrHomeInUse)
 }
 
 // HasMesh reports whether the home holds a member token.

@@ -9,7 +9,7 @@ import (
 // Identify says who the node of a home is, from its files alone: the node need
 // not run. Addresses are then not known.
 func Identify(home Home, now time.Time) (api.Identity, error) {
-	m, err := loadMembership(home, now)
+	m, _, err := readMembership(home, now)
 	if err != nil {
 		return api.Identity{}, err
 	}
