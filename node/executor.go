@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -78,10 +79,17 @@ func (e *executor) Run(ctx context.Context, x tasks.Execution) (out tasks.Outcom
 	return out, e.keep(ctx, x.Job, stdout, folder, res.OutFiles > 0, &out)
 }
 
+// spanFaults are the job's own: what it names is not as it says.
+var spanFaults = []error{storage.ErrSpan, storage.ErrIsDir, storage.ErrNotDir, storage.ErrNode, storage.ErrEscape}
+
+// workKeeps is how long an output that nobody came for stays after a crash made
+// the node forget whose it was.
+const workKeeps = 48 * time.Hour
+
 // failedInput tells a span that its file does not have, which is the job's
 // fault, from trouble of this node's own.
 func failedInput(err error) (tasks.Outcome, error) {
-	for _, fault := range []error{storage.ErrSpan, storage.ErrIsDir, storage.ErrNotDir, storage.ErrNode, storage.ErrEscape} {
+	for _, fault := range spanFaults {
 		if errors.Is(err, fault) {
 			return tasks.Outcome{Reason: tasks.BadInput, Detail: err.Error()}, nil
 		}
@@ -134,7 +142,7 @@ func (e *executor) input(ctx context.Context, span tasks.Span, at string) error 
 
 // keep stores what a program left and names it in out.
 func (e *executor) keep(ctx context.Context, job tasks.JobID, stdout *spool, folder string, hasFiles bool, out *tasks.Outcome) error {
-	opts := storage.AddOptions{Audience: storage.Job, Owner: workOwner(job)}
+	opts := storage.AddOptions{Audience: storage.Job, Owner: workOwner(job), Until: time.Now().Add(workKeeps)}
 	if hasFiles {
 		f, err := os.OpenFile(filepath.Join(folder, "stdout"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if errors.Is(err, os.ErrExist) {

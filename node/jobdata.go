@@ -82,7 +82,17 @@ func (d *jobData) Fetch(ctx context.Context, span tasks.Span, from []peer.ID, ti
 	}
 	d.inUse.touch(d.store, root, time.Now())
 	want := transfer.Want{Root: root, Path: span.Path, Offset: span.Offset, Length: span.Length, From: from, Ticket: ticket}
-	return d.transfer.Fetch(ctx, want, nil)
+	return badSpan(d.transfer.Fetch(ctx, want, nil))
+}
+
+// badSpan blames the job for a span that its file does not have.
+func badSpan(err error) error {
+	for _, fault := range spanFaults {
+		if errors.Is(err, fault) {
+			return fmt.Errorf("%w: %w", market.ErrBadSpan, err)
+		}
+	}
+	return err
 }
 
 // Cached reports whether all of root is here.
@@ -129,6 +139,9 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 		}
 		return market.Held{Output: h.Output, Size: int64(len(h.Inline))}, nil
 	case !d.store.Complete(ctx, root):
+		if h.From == "" {
+			return market.Held{}, fmt.Errorf("output %s was made here and is not whole: %w", h.Output, storage.ErrIncomplete)
+		}
 		want := transfer.Want{Root: root, Length: -1, From: []peer.ID{h.From}, Ticket: h.Ticket}
 		if err := d.transfer.Fetch(ctx, want, nil); err != nil {
 			if errors.Is(err, storage.ErrFull) || ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
