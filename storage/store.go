@@ -264,7 +264,13 @@ func (s *Store) CompleteSpan(ctx context.Context, span Span) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	return s.Satisfy(ctx, p)
+}
+
+// Satisfy gives a new plan what is stored, until something is missing; it
+// reports whether nothing is.
+func (s *Store) Satisfy(ctx context.Context, p *Plan) (bool, error) {
 	all := true
-	err = s.fill(ctx, p, nil, func(cid.Cid) bool { all = false; return false })
+	err := s.fill(ctx, p, nil, func(cid.Cid) bool { all = false; return false })
 	return all && err == nil, err
 }

@@ -30,6 +30,7 @@ type board struct {
 	st       *storage.Store
 	w        *storage.Session
 	ctx      context.Context // of the fetch; used while peers bring blocks
+	want     Want
 	progress func(done, total int64)
 	over     chan struct{} // closed when all blocks came or the fetch failed
 
@@ -41,6 +42,7 @@ type board struct {
 	lacks  map[peer.ID]map[cid.Cid]bool
 	wake   chan struct{} // closed and replaced when there may be work
 	ended  bool
+	proved bool // a peer gave the root's first block without a ticket
 	err    error
 	blames []string
 
@@ -56,8 +58,8 @@ type job struct {
 	came   bool
 }
 
-func newBoard(ctx context.Context, s *Service, plan *storage.Plan, w *storage.Session, progress func(done, total int64)) *board {
-	return &board{s: s, st: s.st, w: w, ctx: ctx, progress: progress, plan: plan, over: make(chan struct{}),
+func newBoard(ctx context.Context, s *Service, want Want, plan *storage.Plan, w *storage.Session, progress func(done, total int64)) *board {
+	return &board{s: s, st: s.st, w: w, ctx: ctx, want: want, progress: progress, plan: plan, over: make(chan struct{}),
 		jobs: map[cid.Cid]*job{}, lacks: map[peer.ID]map[cid.Cid]bool{}, wake: make(chan struct{})}
 }
 
@@ -251,6 +253,9 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 		return nil
 	}
 	j.came = true
+	if c.Equals(b.want.Root) && len(b.want.Ticket) == 0 {
+		b.proved = true
+	}
 	delete(b.jobs, c)
 	b.trim()
 	if err := b.plan.Got(c, len(data), data); err != nil {

@@ -96,6 +96,12 @@ func (s *Service) Fetch(ctx context.Context, want Want, progress func(done, tota
 
 func (s *Service) fetch(ctx context.Context, want Want, progress func(done, total int64)) (err error) {
 	fail := func(err error) error { return fmt.Errorf("fetch %s: %w", want.Root, err) }
+	defer s.st.Use(want.Root)()
+	if done, err := s.here(ctx, want, progress); err != nil {
+		return fail(err)
+	} else if done {
+		return nil
+	}
 	plan, err := storage.NewPlan(want.span())
 	if err != nil {
 		return fail(err)
@@ -108,25 +114,37 @@ func (s *Service) fetch(ctx context.Context, want Want, progress func(done, tota
 	if err != nil {
 		return fail(err)
 	}
-	// Closing must happen also when the caller gave up.
-	defer func() { err = errors.Join(err, w.Close(context.WithoutCancel(ctx))) }()
-
-	b := newBoard(ctx, s, plan, w, progress)
-	if err := s.gather(ctx, want, b); err != nil {
-		return fail(err)
+	b := newBoard(ctx, s, want, plan, w, progress)
+	err = s.gather(ctx, want, b)
+	// Also of a fetch that failed or was given up, what came is kept: the next
+	// one goes on from there.
+	last := context.WithoutCancel(ctx)
+	err = errors.Join(err, w.Flush(last))
+	if b.proved {
+		err = errors.Join(err, s.passOn(last, want.Root))
 	}
-	if err := w.Flush(ctx); err != nil {
-		return fail(err)
-	}
-	if err := s.passOn(ctx, want.Root); err != nil {
+	if err = errors.Join(err, w.Close(last)); err != nil {
 		return fail(err)
 	}
 	b.report(true)
 	return nil
 }
 
-// passOn lets members have what came without a ticket. What once came with one
-// stays the job's, although a later fetch finds it here and needs none.
+// here is the short way for what is stored already: nothing is written.
+func (s *Service) here(ctx context.Context, want Want, progress func(done, total int64)) (bool, error) {
+	plan, err := storage.NewPlan(want.span())
+	if err != nil {
+		return false, err
+	}
+	all, err := s.st.Satisfy(ctx, plan)
+	if all && err == nil && progress != nil {
+		progress(plan.Progress())
+	}
+	return all, err
+}
+
+// passOn lets members have a root whose first block a peer gave without a
+// ticket. What came with one stays the job's.
 func (s *Service) passOn(ctx context.Context, root cid.Cid) error {
 	r, err := s.st.Root(ctx, root)
 	if err != nil {

@@ -252,6 +252,9 @@ func TestResume(t *testing.T) {
 	if err != nil || !bytes.Equal(content(t, b.st, root.CID), data) {
 		t.Fatalf("resumed: %v", err)
 	}
+	if aud, _, err := b.st.Audience(t.Context(), root.CID); aud != storage.Mesh || err != nil {
+		t.Errorf("audience %v, %v after a resumed fetch", aud, err)
+	}
 	if first < 4<<20 {
 		t.Errorf("it resumed at %d bytes, 4 MiB were there", first)
 	}
