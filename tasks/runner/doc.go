@@ -33,5 +33,16 @@
 // watches a pipe which only the node holds. A hard CPU limit in the child is the
 // last resort.
 //
+// # Walls
+//
+// A child compiles its program, from bytes that it does not trust, in Go code
+// alone, and writes the result to the shared cache. Then it shuts itself in, and
+// only then runs it: on linux with rlimits, no-new-privs, landlock (its inputs to
+// read, its own folder to write, nothing else) and a list of system calls that
+// has no socket, no program to start and no other process in it. So a program
+// that broke out of wasm could not poison the cache. It serves one job, program,
+// memory limit and set of inputs until it ends. Runner.Isolation says how much of
+// this the system had.
+//
 // The package never fetches or stores anything and never opens a socket.
 package runner

@@ -320,7 +320,7 @@ func TestCollect(t *testing.T) {
 	} {
 		task := Task{Out: filepath.Join(t.TempDir(), "out")}
 		task.Limits.Output = 100
-		if _, err := c.collect(task, collection{files: bad}); err == nil {
+		if _, err := c.collect(task, collection{files: bad}, new(int64)); err == nil {
 			t.Errorf("%+v passed", bad)
 		}
 	}

@@ -80,7 +80,6 @@ type doneMessage struct {
 	Code   uint32
 	Memory int64 // linear memory at the peak
 	Input  int64 // bytes of stdin read
-	Output int64 // bytes of stdout and /out
 	Log    []byte
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -75,6 +76,9 @@ func loadGuest(ctx context.Context, m loadMessage, module []byte) (*guest, ready
 	if g.scratch, err = os.OpenRoot(m.Scratch); err != nil {
 		return nil, readyMessage{}, fmt.Errorf("open scratch: %w", err)
 	}
+	if len(module) > 1<<20 { // what compiling left is not the program's
+		debug.FreeOSMemory()
+	}
 	return g, readyMessage{}, nil
 }
 
@@ -103,7 +107,7 @@ func (g *guest) run(ctx context.Context, t taskMessage, in *stdin, w *bufio.Writ
 
 	stopped, began := g.instance(experimental.WithMemoryAllocator(ctx, mem), conf)
 	mem.release()
-	done := doneMessage{Memory: mem.peak, Input: in.read, Output: book.used, Log: logs.kept.bytes()}
+	done := doneMessage{Memory: mem.peak, Input: in.read, Log: logs.kept.bytes()}
 	done.Reason, done.Code, done.Detail = judge(stopped, began, book, mem)
 	if in.err != nil || book.err != nil || mem.err != nil {
 		return done, errors.Join(in.err, book.err, mem.err)

@@ -154,9 +154,9 @@ func (c *child) run(ctx context.Context, t Task) (Result, error) {
 	got.log.Write(d.Log)
 	res.Reason, res.Detail, res.Code = tasks.Reason(d.Reason), clip(d.Detail), d.Code
 	res.Log = got.log.bytes()
-	res.Usage.Input, res.Usage.Output = d.Input, d.Output
+	res.Usage.Input, res.Usage.Output = d.Input, got.bytes
 	if res.Reason == tasks.OK {
-		if res.OutFiles, err = c.collect(t, got); err != nil {
+		if res.OutFiles, err = c.collect(t, got, &res.Usage.Output); err != nil {
 			return res, fmt.Errorf("collect /out: %w", err)
 		}
 	}
@@ -315,11 +315,24 @@ func (g *collection) read(frames *frameReader) error {
 			if err := json.Unmarshal(payload, &g.done); err != nil {
 				return fmt.Errorf("frame %q: %w", kind, err)
 			}
-			return nil
+			return g.done.check()
 		default:
 			return fmt.Errorf("frame %q came from a child", kind)
 		}
 	}
+}
+
+// check refuses what no program can come to.
+func (d doneMessage) check() error {
+	switch tasks.Reason(d.Reason) {
+	case tasks.OK, tasks.ExitCode, tasks.Trap, tasks.OutOfMemory, tasks.OutputLimit, tasks.BadProgram:
+	default:
+		return fmt.Errorf("a program ended by reason %d", d.Reason)
+	}
+	if d.Memory < 0 || d.Input < 0 {
+		return fmt.Errorf("a program took %d bytes of memory and %d of input", d.Memory, d.Input)
+	}
+	return nil
 }
 
 func (f fileMessage) check(before int) error {
@@ -335,8 +348,9 @@ func (f fileMessage) check(before int) error {
 	return nil
 }
 
-// collect moves what the program left in /out to t.Out.
-func (c *child) collect(t Task, got collection) (n int, err error) {
+// collect moves what the program left in /out to t.Out, and adds its bytes to
+// total.
+func (c *child) collect(t Task, got collection, total *int64) (n int, err error) {
 	if len(got.files) == 0 {
 		return 0, nil
 	}
@@ -346,7 +360,6 @@ func (c *child) collect(t Task, got collection) (n int, err error) {
 	if err := os.MkdirAll(t.Out, 0o700); err != nil {
 		return 0, err
 	}
-	total := got.bytes
 	for _, f := range got.files {
 		local, err := filepath.Localize(f.Path)
 		if err != nil {
@@ -368,7 +381,7 @@ func (c *child) collect(t Task, got collection) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		if total += info.Size(); !info.Mode().IsRegular() || total > t.Limits.Output {
+		if *total += info.Size(); !info.Mode().IsRegular() || *total > t.Limits.Output {
 			return n, fmt.Errorf("%q: %v of %d bytes, beyond what the child may leave", f.Path, info.Mode(), info.Size())
 		}
 		if err := moveFile(from, to); err != nil {

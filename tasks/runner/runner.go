@@ -28,7 +28,7 @@ type Config struct {
 	CacheDir string        // compiled programs; may outlive the Runner; "": Scratch/compiled
 	Scratch  string        // emptied at start, one Runner's at a time; required
 	Slots    int           // tasks at once, at most; 0: one a core
-	CPU      float64       // cores that all programs together may use; 0: as many as Slots
+	CPU      float64       // cores that all programs together may use; 0: as many as Slots. Programs are stopped and continued to keep to it, on their wall time
 	LogBytes int           // tail of a program's log that is kept; 0: 64 KiB
 	Idle     time.Duration // how long a child waits for another task of its job; 0: 10 s
 
@@ -210,11 +210,12 @@ func (r *Runner) Run(ctx context.Context, p Program, t Task) (Result, error) {
 		return res, err
 	}
 	res, err = c.run(ctx, t)
-	r.release(c)
 	if err != nil {
+		c.discard()
 		res.Reason = tasks.WorkerFault
 		return res, fmt.Errorf("runner: run task: %w", err)
 	}
+	r.release(c)
 	return res, nil
 }
 

@@ -133,6 +133,7 @@ func TestReasons(t *testing.T) {
 		{"spin", spin(), limit(func(l *tasks.Resources) { l.Timeout, l.CPUTime = 200*time.Millisecond, time.Minute }), tasks.TimeLimit, "200ms"},
 		{"burn", spin(), limit(func(l *tasks.Resources) { l.CPUTime = 100 * time.Millisecond }), tasks.CPULimit, "100ms"},
 		{"grow", growForEver(), nil, tasks.OutOfMemory, "67108864 allowed"},
+		{"grow a table", growTable(), nil, tasks.OutOfMemory, ""},
 		{"born too large", tooLarge, nil, tasks.OutOfMemory, "131072000 bytes"},
 		{"print", printForEver(1), nil, tasks.OutputLimit, "1048576 bytes"},
 		{"print a little too much", hello("12345"), limit(func(l *tasks.Resources) { l.Output = 4 }), tasks.OutputLimit, "4 bytes"},

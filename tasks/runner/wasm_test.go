@@ -123,6 +123,7 @@ func (p *program) wasm() []byte {
 	out = append(out, section(1, append(uleb(uint64(len(types))), slices.Concat(types...)...))...)
 	out = append(out, section(2, append(uleb(uint64(len(p.funcs))), imports...))...)
 	out = append(out, section(3, []byte{1, 0})...)
+	out = append(out, section(4, []byte{1, 0x70, 0, 0})...)
 	mem := append([]byte{1, 0}, uleb(uint64(p.min))...)
 	if p.max > 0 {
 		mem = slices.Concat([]byte{1, 1}, uleb(uint64(p.min)), uleb(uint64(p.max)))
@@ -172,6 +173,12 @@ func growForEver() *program {
 		p.i32(1).grow().i32(-1).op(0x46, 0x04, 0x40) // i32.eq, if
 		p.exit(9).op(0x0b)
 	})
+}
+
+// growTable takes memory that is not the program's own.
+func growTable() *program {
+	p := newProgram()
+	return p.loop(func() { p.op(0xd0, 0x70).i32(1<<20).op(0xfc, 15, 0).drop() })
 }
 
 func printForEver(fd int) *program {
