@@ -158,7 +158,19 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 func (d *desk) bring(ctx context.Context, root tasks.CID, from []peer.ID, ticket []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*d.s.cfg.FetchTimeout)
 	defer cancel()
-	return d.s.cfg.Data.Fetch(ctx, tasks.Span{Root: root, Length: -1}, from, ticket)
+	span := tasks.Span{Root: root, Length: -1}
+	var refused error
+	if len(from) > 0 {
+		if refused = d.s.cfg.Data.Fetch(ctx, span, from, ticket); refused == nil {
+			return nil
+		}
+	}
+	// A ticket asks its holders alone. What the spec names by CID may as well be
+	// the mesh's, at any member.
+	if err := d.s.cfg.Data.Fetch(ctx, span, nil, nil); err != nil {
+		return errors.Join(refused, err)
+	}
+	return nil
 }
 
 // providers says who may have a published job's data. A job of this node's own
