@@ -1,0 +1,161 @@
+package testnet
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// built is the folder of the binary, once there is one.
+var built string
+
+// kith builds the binary once for all tests of the package.
+var kith = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "kith-bin-")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	exe := filepath.Join(dir, "kith")
+	if runtime.GOOS == "windows" {
+		exe += ".exe"
+	}
+	cmd := exec.Command("go", "build", "-o", exe, "../cmd/kith")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", errors.New(string(out))
+	}
+	return exe, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		if err := os.RemoveAll(built); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func binary(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short: starts five processes")
+	}
+	exe, err := kith()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}
+
+// The demo ends well, with the counts right and something leased again, and
+// leaves no file.
+func TestDemo(t *testing.T) {
+	exe := binary(t)
+	dir := t.TempDir()
+	var said bytes.Buffer
+	out, err := Demo{Exe: exe, Out: &said, Dir: dir}.Run(t.Context())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+	if !out.Match || out.Counted != out.Expected || out.Counted < 200_000 || len(out.LeasedAgain) == 0 || out.Killed == "" {
+		t.Errorf("outcome %+v\n%s", out, said.String())
+	}
+	for _, w := range out.Workers[1:] {
+		if w.Count > 0 && w.RTTMs <= 0 {
+			t.Errorf("%s did %d tasks at an unknown RTT", w.Node, w.Count)
+		}
+	}
+	nothingIn(t, dir)
+}
+
+// Interrupted at any stage, the demo ends with a failure and leaves neither file
+// nor process.
+func TestDemoInterrupted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("windows has no SIGINT to send to another process")
+	}
+	exe := binary(t)
+	for _, stage := range []string{"Starting five nodes", "holds job", "killed with SIGKILL"} {
+		t.Run(stage, func(t *testing.T) {
+			dir := t.TempDir()
+			cmd := exec.CommandContext(t.Context(), exe, "demo")
+			cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && !strings.Contains(lines.Text(), stage) {
+			}
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, out); err != nil {
+				t.Fatal(err)
+			}
+			var exit *exec.ExitError
+			if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("it ended with %v, want exit code 1", err)
+			}
+			nothingIn(t, dir)
+			noProcessOf(t, dir)
+		})
+	}
+}
+
+// nothingIn fails when a folder holds anything.
+func nothingIn(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		t.Errorf("left behind: %s", filepath.Join(dir, e.Name()))
+	}
+}
+
+// noProcessOf fails when a process was started with a path under dir.
+func noProcessOf(t *testing.T, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ps", "-eo", "pid,args").Output()
+	if err != nil {
+		t.Fatalf("list processes: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, dir) {
+			t.Errorf("left behind: %s", strings.TrimSpace(line))
+		}
+	}
+}
+
+func TestRanges(t *testing.T) {
+	for _, c := range []struct {
+		n    []uint32
+		want string
+	}{{nil, ""}, {[]uint32{4}, "4"}, {[]uint32{0, 1, 2, 7, 9, 10}, "0-2,7,9-10"}} {
+		if got := ranges(c.n); got != c.want {
+			t.Errorf("ranges(%v) = %q, want %q", c.n, got, c.want)
+		}
+	}
+}
