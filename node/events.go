@@ -144,10 +144,18 @@ func (e *events) drop(s *subscriber) {
 }
 
 // Subscribe gives events above after, as far as they are kept, and those to come.
+// Where some between are kept no more, one of kind EventLost comes first. A
+// number that was never given is of an earlier run: all that is kept is above it.
 func (e *events) Subscribe(ctx context.Context, after uint64) (<-chan api.Event, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if after > e.last {
+		after = 0
+	}
 	var old []api.Event
+	if after > 0 && len(e.kept) > 0 && e.kept[0].ID > after+1 {
+		old = append(old, api.Event{ID: e.kept[0].ID - 1, Time: e.kept[0].Time, Kind: api.EventLost})
+	}
 	for _, ev := range e.kept {
 		if ev.ID > after {
 			old = append(old, ev)
