@@ -31,10 +31,23 @@ type gate struct {
 	strangers int // inbound passages that are not members
 	queue     []memberEvent
 	wake      chan struct{} // holds one when queue is not empty
+	refused   map[peer.ID]verdict
 
 	watchers []func(peer.ID, bool)
 	keepers  []func(peer.ID) bool
 }
+
+// verdict outlives the connection that it ended, for whoever was about to wait
+// for it.
+type verdict struct {
+	why error
+	at  time.Time
+}
+
+const (
+	keepVerdict = 10 * time.Second
+	maxVerdicts = 256
+)
 
 // passage is one connected peer's state. It goes from waiting to member or
 // stranger; a stranger may still become a member.
@@ -67,7 +80,7 @@ type memberEvent struct {
 }
 
 func newGate(h *Host) *gate {
-	return &gate{h: h, peers: map[peer.ID]*passage{}, wake: make(chan struct{}, 1)}
+	return &gate{h: h, peers: map[peer.ID]*passage{}, refused: map[peer.ID]verdict{}, wake: make(chan struct{}, 1)}
 }
 
 func (g *gate) start() {
@@ -251,6 +264,7 @@ func (g *gate) admit(id peer.ID, hi hello, grant auth.Grant) {
 		p.member, p.since = true, g.h.now()
 		g.notify(id, true)
 	}
+	delete(g.refused, id)
 	p.token, p.grant, p.agent, p.why = hi.token, grant, hi.agent, nil
 	p.capacity = hi.capacity
 	p.ahead = hi.clock.Sub(g.h.now())
@@ -268,6 +282,10 @@ func (g *gate) admit(id peer.ID, hi hello, grant auth.Grant) {
 func (g *gate) refuse(id peer.ID, why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.refused) >= maxVerdicts {
+		clear(g.refused)
+	}
+	g.refused[id] = verdict{why, time.Now()}
 	p := g.peers[id]
 	if p == nil {
 		return
@@ -296,12 +314,15 @@ func (g *gate) wait(ctx context.Context, id peer.ID) error {
 	g.mu.Lock()
 	p := g.peers[id]
 	if p == nil {
-		g.mu.Unlock()
+		defer g.mu.Unlock()
+		if v, ok := g.refused[id]; ok && time.Since(v.at) < keepVerdict {
+			return v.why
+		}
 		return network.ErrNoConn
 	}
 	if p.settled {
 		defer g.mu.Unlock()
-		return p.verdict()
+		return p.outcome()
 	}
 	g.mu.Unlock()
 	timer := time.NewTimer(StrangerTime)
@@ -317,10 +338,10 @@ func (g *gate) wait(ctx context.Context, id peer.ID) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return p.verdict()
+	return p.outcome()
 }
 
-func (p *passage) verdict() error {
+func (p *passage) outcome() error {
 	if p.member {
 		return nil
 	}
