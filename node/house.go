@@ -27,28 +27,44 @@ func (n *Node) keepHouse(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if p := n.currentPolicy(); p.Paused && !p.PausedAt(n.cfg.Now()) {
-			if err := n.setPolicy(ctx, p.Resume()); err != nil && ctx.Err() == nil {
-				n.log.Error("pause could not be ended", "err", err)
-			}
-		}
-		use, err := n.store.Usage(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				n.log.Error("store usage not read", "err", err)
-			}
-			continue
-		}
-		if use.Max > 0 && float64(use.Bytes) > gcAbove*float64(use.Max) && time.Since(collected) > gcRest {
+		n.endPause(ctx)
+		if time.Since(collected) > gcRest && n.collect(ctx) {
 			collected = time.Now()
-			r, err := n.store.GC(ctx)
-			if err != nil && ctx.Err() == nil {
-				n.log.Error("collection failed", "err", err)
-			} else if err == nil {
-				n.log.Info("collected", "blocks", r.Removed, "bytes", r.Freed)
-			}
 		}
 	}
+}
+
+// endPause resumes work when a pause has lasted its time.
+func (n *Node) endPause(ctx context.Context) {
+	p := n.currentPolicy()
+	if !p.Paused || p.PausedAt(n.cfg.Now()) {
+		return
+	}
+	if err := n.setPolicy(ctx, p.Resume()); err != nil && ctx.Err() == nil {
+		n.log.Error("pause could not be ended", "err", err)
+	}
+}
+
+// collect collects blocks if the store is nearly full, and reports whether it
+// tried.
+func (n *Node) collect(ctx context.Context) bool {
+	use, err := n.store.Usage(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			n.log.Error("store usage not read", "err", err)
+		}
+		return false
+	}
+	if use.Max <= 0 || float64(use.Bytes) <= gcAbove*float64(use.Max) {
+		return false
+	}
+	r, err := n.store.GC(ctx)
+	if err != nil && ctx.Err() == nil {
+		n.log.Error("collection failed", "err", err)
+	} else if err == nil {
+		n.log.Info("collected", "blocks", r.Removed, "bytes", r.Freed)
+	}
+	return true
 }
 
 // up runs when all services are: it writes what others wait for and tells.
