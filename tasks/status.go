@@ -56,7 +56,7 @@ const (
 )
 
 func (s TaskState) String() string {
-	return [...]string{"unknown", "waiting", "leased", "decided"}[min(s, 3)%4]
+	return [...]string{"unknown", "waiting", "leased", "decided"}[min(int(s), 3)]
 }
 
 // TaskStatus is one task with its history.
