@@ -18,3 +18,6 @@ func Identify(home Home, now time.Time) (api.Identity, error) {
 		Name: m.grant.Name, Rights: rightsOf(m.grant.Rights), Expires: m.grant.Expires, Addresses: []string{}, Founder: m.root != nil,
 	}, nil
 }
+
+// InUse reports whether a node runs on the home.
+func (h Home) InUse() bool { return h.inUse() }

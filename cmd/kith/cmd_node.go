@@ -71,10 +71,18 @@ func (a *app) downCmd() *cobra.Command {
 			defer cancel()
 			err = poll(ctx, 50*time.Millisecond, func() (bool, error) {
 				var gone *client.NotReachableError
-				return errors.As(c.Ready(ctx), &gone), nil
+				if !errors.As(c.Ready(ctx), &gone) || a.config.API != "" {
+					return gone != nil, nil
+				}
+				// It no longer answers; it is down when it lets go of the home.
+				home, err := a.homeDir()
+				if err != nil {
+					return false, err
+				}
+				return !home.InUse(), nil
 			})
 			if err != nil {
-				return fmt.Errorf("the node at %s still answers after %v: %w", c.Address(), wait, err)
+				return fmt.Errorf("the node at %s is not down after %v: %w: its log tells what it waits for", c.Address(), wait, err)
 			}
 			return a.show(map[string]bool{"down": true}, func(w io.Writer) { fmt.Fprintln(w, "down") })
 		},
