@@ -194,3 +194,29 @@ func mesh(t testing.TB, n int, change func(i int, c *Config)) []*running {
 	meet(t, out...)
 	return out
 }
+
+// notice is testLog that also signals a message, without waiting for a reader.
+func notice(t testing.TB, message string, c chan<- struct{}) *slog.Logger {
+	return slog.New(noticer{testLog(t).Handler(), message, c})
+}
+
+type noticer struct {
+	slog.Handler
+	message string
+	c       chan<- struct{}
+}
+
+func (n noticer) Enabled(context.Context, slog.Level) bool { return true }
+
+func (n noticer) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == n.message {
+		select {
+		case n.c <- struct{}{}:
+		default:
+		}
+	}
+	if !n.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return n.Handler.Handle(ctx, r)
+}
