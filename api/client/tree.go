@@ -220,6 +220,8 @@ func unpack(dir string, r io.Reader, progress Progress) error {
 			}
 			err = root.Symlink(filepath.FromSlash(h.Linkname), name)
 		default:
+			err = fmt.Errorf("content has %q of type %q, which is neither file, folder nor link: not written", h.Name, h.Typeflag)
+		case tar.TypeReg:
 			if err := unpackFile(root, name, h.FileInfo().Mode().Perm(), count, h.Size); err != nil {
 				return err
 			}
