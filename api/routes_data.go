@@ -192,6 +192,10 @@ func tarFiles(r io.Reader) func() (File, error) {
 			if len(seen) == maxEntries {
 				return File{}, NewError(http.StatusRequestEntityTooLarge, ReasonTooLarge, "add it in parts", "folder has more than %d entries", maxEntries)
 			}
+			// A few bytes of a sparse file stand for as many zeros as they like.
+			if _, sparse := h.PAXRecords["GNU.sparse.map"]; sparse || h.PAXRecords["GNU.sparse.major"] != "" {
+				return File{}, Invalid("send it without holes", "tar stream: %q is sparse", name)
+			}
 			seen[name] = true
 			f := File{Path: name, Exec: h.Mode&0o111 != 0, Size: h.Size, Body: t}
 			switch h.Typeflag {

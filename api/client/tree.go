@@ -211,6 +211,9 @@ func unpack(dir string, r io.Reader, progress Progress) error {
 		if !filepath.IsLocal(name) {
 			return &unpackError{fmt.Errorf("content names %q, which is not inside it: not written", h.Name)}
 		}
+		if _, sparse := h.PAXRecords["GNU.sparse.map"]; sparse || h.PAXRecords["GNU.sparse.major"] != "" {
+			return &unpackError{fmt.Errorf("content has %q with holes in it: not written", h.Name)}
+		}
 		switch h.Typeflag {
 		case tar.TypeDir:
 			err = root.MkdirAll(name, 0o755)
