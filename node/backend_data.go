@@ -126,7 +126,7 @@ func (d *dataBackend) Walk(ctx context.Context, root tasks.CID, path string, rec
 	entries, err := d.store.Ls(ctx, c, path)
 	if err != nil {
 		// A folder whose own nodes are many may be here in part only.
-		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, nil); err == nil {
+		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil); err == nil {
 			entries, err = d.store.Ls(ctx, c, path)
 		}
 	}

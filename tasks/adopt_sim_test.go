@@ -33,12 +33,10 @@ type simHost struct {
 	id     tasks.PeerID
 	a      *tasks.Adoption
 	rec    tasks.AdoptionRecord
-	heard  bool
 	dead   bool
 	epoch  int
 	wake   time.Time
 	second bool // on the far side of the cut
-	claims int
 }
 
 func (c *crowd) after(d time.Duration, do func()) {

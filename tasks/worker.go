@@ -88,15 +88,14 @@ type served struct {
 	owed   []*run // with a receipt that has no verdict
 	kept   map[CID]int
 
-	beat   time.Duration // between reports
-	grace  time.Duration
-	heard  time.Time // last word of the origin
-	last   time.Time // last delivery
-	due    time.Time // next delivery
-	out    bool      // one is under way
-	sent   []*run    // in it
-	tries  uint
-	wanted uint32
+	beat  time.Duration // between reports
+	grace time.Duration
+	heard time.Time // last word of the origin
+	last  time.Time // last delivery
+	due   time.Time // next delivery
+	out   bool      // one is under way
+	sent  []*run    // in it
+	tries uint
 }
 
 // granted is a lease in a worker's hands.
