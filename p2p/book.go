@@ -29,6 +29,7 @@ type book struct {
 	h     *Host
 	mu    sync.Mutex
 	peers map[peer.ID]*page
+	known map[string]peer.ID // by the records that peers holds: they verified once
 
 	own      []byte // our own signed record, made anew when the addresses change
 	ownAddrs []ma.Multiaddr
@@ -45,7 +46,9 @@ type page struct {
 	retry  time.Time
 }
 
-func newBook(h *Host) *book { return &book{h: h, peers: map[peer.ID]*page{}} }
+func newBook(h *Host) *book {
+	return &book{h: h, peers: map[peer.ID]*page{}, known: map[string]peer.ID{}}
+}
 
 // Record is this node's signed peer record: the addresses it tells others. It
 // is the same bytes until they change.
@@ -93,6 +96,9 @@ func openRecord(b []byte) (*peer.PeerRecord, error) {
 // Learn takes a peer's signed record: its addresses that may be dialled from
 // here are remembered. Older records than the newest known change nothing.
 func (h *Host) Learn(rec []byte) (peer.ID, error) {
+	if id, ok := h.book.holds(rec); ok {
+		return id, nil
+	}
 	r, err := openRecord(rec)
 	if err != nil {
 		return "", err
@@ -126,6 +132,14 @@ func (h *Host) RecordOf(id peer.ID) []byte {
 	return nil
 }
 
+// holds reports whether this very record is held, and not due to be taken anew.
+func (b *book) holds(rec []byte) (peer.ID, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	id, ok := b.known[string(rec)]
+	return id, ok && time.Since(b.peers[id].learnt) < learnTTL/2
+}
+
 // put reports whether the record is news.
 func (b *book) put(r *peer.PeerRecord, raw []byte) bool {
 	b.mu.Lock()
@@ -143,7 +157,9 @@ func (b *book) put(r *peer.PeerRecord, raw []byte) bool {
 		p = &page{}
 		b.peers[r.PeerID] = p
 	}
+	delete(b.known, string(p.record))
 	p.record, p.seq, p.addrs, p.learnt = bytes.Clone(raw), r.Seq, r.Addrs, time.Now()
+	b.known[string(raw)] = r.PeerID
 	return true
 }
 
@@ -165,7 +181,10 @@ func (b *book) evict() bool {
 			worst, when, unmet = id, at, isUnmet
 		}
 	}
-	delete(b.peers, worst)
+	if worst != "" {
+		delete(b.known, string(b.peers[worst].record))
+		delete(b.peers, worst)
+	}
 	return worst != ""
 }
 

@@ -173,7 +173,7 @@ func (v *pipe) run(ctx context.Context) {
 	close(v.open)
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	err = v.read(bufio.NewReaderSize(s, bufSize))
+	err = v.read(bufio.NewReaderSize(s, v.h.bufSize()))
 	v.end(err)
 }
 

@@ -26,7 +26,15 @@ const (
 	// firstRead bounds what a length alone can make us allocate.
 	firstRead = 256 << 10
 	bufSize   = 4 << 10
+	simBuf    = 256 // hundreds of simulated nodes share one machine's memory
 )
+
+func (h *Host) bufSize() int {
+	if h.cfg.Simulated {
+		return simBuf
+	}
+	return bufSize
+}
 
 var errMalformed = errors.New("malformed frame")
 
@@ -82,7 +90,7 @@ func readBody(r io.Reader, size int) ([]byte, error) {
 		if n == size {
 			return buf, nil
 		}
-		grown := make([]byte, min(size, 2*len(buf)))
+		grown := make([]byte, min(size, 8*len(buf)))
 		copy(grown, buf)
 		buf = grown
 	}

@@ -32,6 +32,7 @@ type gate struct {
 	queue     []memberEvent
 	wake      chan struct{} // holds one when queue is not empty
 	refused   map[peer.ID]verdict
+	troubles  troubles
 
 	watchers []func(peer.ID, bool)
 	keepers  []func(peer.ID) bool
@@ -265,6 +266,7 @@ func (g *gate) admit(id peer.ID, hi hello, grant auth.Grant) {
 		g.notify(id, true)
 	}
 	delete(g.refused, id)
+	g.troubles.clear(id)
 	p.token, p.grant, p.agent, p.why = hi.token, grant, hi.agent, nil
 	p.capacity = hi.capacity
 	p.ahead = hi.clock.Sub(g.h.now())
@@ -286,6 +288,7 @@ func (g *gate) refuse(id peer.ID, why error) {
 		clear(g.refused)
 	}
 	g.refused[id] = verdict{why, time.Now()}
+	g.troubles.note(id, why)
 	p := g.peers[id]
 	if p == nil {
 		return

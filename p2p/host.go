@@ -39,12 +39,18 @@ type Host struct {
 	reach   *reach
 	metrics *hostMetrics
 
-	token    atomic.Pointer[auth.Token]
+	own      atomic.Pointer[ownToken]
 	capacity atomic.Pointer[Capacity]
 
 	tasks group
 	began atomic.Bool
 	ready chan struct{}
+}
+
+// ownToken is this node's token and what it gives.
+type ownToken struct {
+	token auth.Token
+	grant auth.Grant
 }
 
 // New makes a host that neither listens nor dials: libp2p's own goroutines are
@@ -63,7 +69,11 @@ func New(cfg Config) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, id: id, log: cfg.Log, ready: make(chan struct{})}
 	h.tasks.ctx, h.tasks.cancel = context.WithCancel(context.Background())
-	h.token.Store(&cfg.Token)
+	grant, err := cfg.Token.Inspect()
+	if err != nil {
+		return nil, fmt.Errorf("p2p: %w", err)
+	}
+	h.own.Store(&ownToken{cfg.Token, grant})
 	h.capacity.Store(&Capacity{})
 	h.metrics = newMetrics(cfg.Registerer, h)
 	h.protos = newRegistry(cfg.Mesh)
@@ -75,8 +85,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
-	h.raw, err = libp2p.New(opts...)
-	if err != nil {
+	if h.raw, err = libp2p.New(opts...); err != nil {
 		return nil, fmt.Errorf("p2p: make libp2p host: %w", err)
 	}
 	h.gated = &gatedHost{Host: h.raw, h: h}
@@ -184,7 +193,10 @@ func (h *Host) ID() peer.ID { return h.id }
 func (h *Host) Mesh() auth.MeshID { return h.cfg.Mesh }
 
 // Token is this node's member token, renewed as time goes by.
-func (h *Host) Token() auth.Token { return *h.token.Load() }
+func (h *Host) Token() auth.Token { return h.own.Load().token }
+
+// Grant is what this node's own token gives it.
+func (h *Host) Grant() auth.Grant { return h.own.Load().grant }
 
 // Gated is the host to give to packages that speak libp2p themselves (pubsub,
 // the DHT, bitswap): its handlers and NewStream wait for hello, at most

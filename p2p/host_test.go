@@ -285,3 +285,17 @@ func TestProtocol(t *testing.T) {
 		t.Errorf("refusal %v", r)
 	}
 }
+
+func TestDialRank(t *testing.T) {
+	relay := "/ip4/8.8.4.4/tcp/1/p2p/12D3KooWBmAwcd4PJNJvfV89HwE48nwkRmAgo8Vy3uQEyNNHBox2/p2p-circuit"
+	delay := map[string]time.Duration{}
+	for _, d := range rankTCPFirst(addrs("/ip4/8.8.8.8/udp/1/quic-v1", relay, "/ip4/8.8.8.8/tcp/1")) {
+		delay[d.Addr.String()] = d.Delay
+	}
+	if len(delay) != 3 || delay["/ip4/8.8.8.8/tcp/1"] != 0 || delay["/ip4/8.8.8.8/udp/1/quic-v1"] < 200*time.Millisecond || delay[relay] < 500*time.Millisecond {
+		t.Errorf("delays %v", delay)
+	}
+	if got := rankTCPFirst(addrs("/ip4/8.8.8.8/udp/1/quic-v1")); len(got) != 1 || got[0].Delay != 0 {
+		t.Errorf("QUIC alone: %v", got)
+	}
+}

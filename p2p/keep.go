@@ -178,20 +178,9 @@ func (h *Host) redial(ctx context.Context, d dialee) {
 		err = h.Connect(ctx, peer.AddrInfo{ID: d.id})
 	}
 	if err != nil && ctx.Err() == nil {
+		h.gate.troubles.note(d.id, err)
 		h.log.Debug("a known peer was not reached", "peer", d.id, "err", err)
 	}
-}
-
-// ownGrant is what our own token gives.
-func (h *Host) ownGrant() (auth.Grant, error) { return h.Token().Inspect() }
-
-// Grant is what this node's own token gives it.
-func (h *Host) Grant() auth.Grant {
-	g, err := h.ownGrant()
-	if err != nil { // verified by New, and each renewal by renew
-		h.log.Error("own token can't be read", "err", err)
-	}
-	return g
 }
 
 var errCannotAdmit = errors.New("this member's token does not allow it to admit")
@@ -206,10 +195,7 @@ func (h *Host) issue(to auth.Subject) (auth.Token, error) {
 	if h.cfg.Root != nil {
 		return auth.Mint(h.cfg.Root, to)
 	}
-	own, err := h.ownGrant()
-	if err != nil {
-		return nil, err
-	}
+	own := h.Grant()
 	if !own.Rights.Has(auth.Admit) {
 		return nil, errCannotAdmit
 	}
@@ -238,8 +224,8 @@ func (h *Host) serveRenew(_ context.Context, from peer.ID, _ []byte) ([]byte, er
 
 // renew replaces our own token in its last third, and says hello with it.
 func (h *Host) renew(ctx context.Context) {
-	own, err := h.ownGrant()
-	if err != nil || !own.LastThird(h.now()) {
+	own := h.Grant()
+	if !own.LastThird(h.now()) {
 		return
 	}
 	if h.cfg.Root != nil {
@@ -289,7 +275,7 @@ func (h *Host) adopt(own auth.Grant, token auth.Token) error {
 			return fmt.Errorf("store the new token: %w", err)
 		}
 	}
-	h.token.Store(&token)
+	h.own.Store(&ownToken{token, g})
 	h.log.Info("own token renewed", "until", g.Expires)
 	for _, m := range h.Members() {
 		h.tasks.spawn(func(ctx context.Context) { h.gate.greet(ctx, m.ID) })

@@ -65,7 +65,7 @@ func (v *server) run(ctx context.Context, b *bounds) {
 		cancel()
 		v.wg.Wait()
 	}()
-	r := bufio.NewReaderSize(v.s, bufSize)
+	r := bufio.NewReaderSize(v.s, v.h.bufSize())
 	for {
 		b, err := readTimed(v.s, r, v.p)
 		if err == nil {

@@ -24,7 +24,7 @@ type Stream struct {
 }
 
 func (h *Host) wrapStream(p Protocol, s network.Stream) *Stream {
-	return &Stream{h: h, p: p, s: s, r: bufio.NewReaderSize(s, bufSize), peer: s.Conn().RemotePeer()}
+	return &Stream{h: h, p: p, s: s, r: bufio.NewReaderSize(s, h.bufSize()), peer: s.Conn().RemotePeer()}
 }
 
 // HandleStream serves streams. Call it before Run. At most p.Streams are open
