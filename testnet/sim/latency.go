@@ -47,7 +47,7 @@ func (l *Latency) RTT(i, j int) time.Duration {
 	a, b := l.at[i], l.at[j]
 	l.mu.RUnlock()
 	ms := 10 + math.Hypot(a.x-b.x, a.y-b.y) + between[a.continent][b.continent]
-	return time.Duration(ms * float64(time.Millisecond))
+	return 2 * time.Duration(ms/2*float64(time.Millisecond))
 }
 
 // Swap has two nodes change places.

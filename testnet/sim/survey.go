@@ -30,7 +30,7 @@ const (
 	maxStrays  = 3
 	maxCopies  = 600
 	maxPerTask = 27
-	maxError   = 0.3
+	maxError   = 0.15
 )
 
 func (s Survey) String() string {
@@ -165,4 +165,18 @@ func (m *Mesh) CheckPredictions(of []int) error {
 		return fmt.Errorf("predictions of round trips are off by %.2f in the median, want at most %.2f", e, maxError)
 	}
 	return nil
+}
+
+// CheckFollows: after nodes moved, coordinates come to tell how far others are
+// now, within a time that is let pass.
+func (m *Mesh) CheckFollows(moved []int, within time.Duration) error {
+	for end := time.Now().Add(within); ; Sleep(20 * time.Second) {
+		err := m.CheckPredictions(moved)
+		if err == nil {
+			return nil
+		}
+		if !time.Now().Before(end) {
+			return fmt.Errorf("%v after a move: %w", within, err)
+		}
+	}
 }
