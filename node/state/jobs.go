@@ -19,7 +19,7 @@ const (
 	insertBatch   = `INSERT OR IGNORE INTO batches (hash, sealed, at) VALUES (?,?,?)`
 	insertReceipt = `INSERT OR IGNORE INTO receipts (job, stage, idx, lease, replica, worker, body, batch, at) VALUES (?,?,?,?,?,?,?,?,?)`
 	insertVerdict = `INSERT OR REPLACE INTO verdicts (job, stage, idx, lease, replica, status, reason, at) VALUES (?,?,?,?,?,?,?,?)`
-	insertResult  = `INSERT OR IGNORE INTO results (job, stage, idx, output, size, workers) VALUES (?,?,?,?,?,?)`
+	insertResult  = `INSERT OR IGNORE INTO results (job, stage, idx, output, size, workers, folder) VALUES (?,?,?,?,?,?,?)`
 	addTally      = `INSERT INTO tallies (peer, accepted, rejected) VALUES (?,?,?) ON CONFLICT (peer) DO UPDATE SET accepted = accepted + excluded.accepted, rejected = rejected + excluded.rejected`
 	insertOwed    = `INSERT OR REPLACE INTO owed (job, stage, idx, lease, replica, origin, body, until) VALUES (?,?,?,?,?,?,?,?)`
 	deleteOwed    = `DELETE FROM owed WHERE job = ? AND stage = ? AND idx = ? AND lease = ? AND replica = ?`
@@ -163,7 +163,7 @@ func (s *State) apply(ctx context.Context, tx *sql.Tx, c wire.Change, a encoded)
 		}
 	}
 	for _, r := range c.Results {
-		if err := changedOne(s.exec(ctx, tx, insertResult, c.Job, r.Ref.Stage, r.Ref.Index, r.Output, r.Size, joinPeers(r.Workers))); err != nil {
+		if err := changedOne(s.exec(ctx, tx, insertResult, c.Job, r.Ref.Stage, r.Ref.Index, r.Output, r.Size, joinPeers(r.Workers), r.Folder)); err != nil {
 			return fmt.Errorf("result of task %d of stage %d: %w", r.Ref.Index, r.Ref.Stage, err)
 		}
 	}
@@ -221,9 +221,9 @@ func (s *State) Records(ctx context.Context, id tasks.JobID, term uint64) (tasks
 	}); err != nil {
 		return r, err
 	}
-	if r.Results, err = query(ctx, s, `SELECT stage, idx, output, size, workers FROM results WHERE job = ? ORDER BY stage, idx`, []any{id}, func(rows *sql.Rows) (t tasks.Result, err error) {
+	if r.Results, err = query(ctx, s, `SELECT stage, idx, output, size, workers, folder FROM results WHERE job = ? ORDER BY stage, idx`, []any{id}, func(rows *sql.Rows) (t tasks.Result, err error) {
 		var workers string
-		err = rows.Scan(&t.Ref.Stage, &t.Ref.Index, &t.Output, &t.Size, &workers)
+		err = rows.Scan(&t.Ref.Stage, &t.Ref.Index, &t.Output, &t.Size, &workers, &t.Folder)
 		t.Workers = splitPeers(workers)
 		return t, err
 	}); err != nil {

@@ -65,6 +65,8 @@ CREATE TABLE redemptions (
 ) WITHOUT ROWID;
 CREATE TABLE revocations (peer TEXT PRIMARY KEY, at INTEGER NOT NULL, why TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+`, `
+ALTER TABLE results ADD COLUMN folder INTEGER NOT NULL DEFAULT 0;
 `}
 
 // Version is the newest version of the tables that this program writes.

@@ -69,7 +69,7 @@ func decision(t testing.TB, job tasks.JobID, i uint32) wire.Change {
 		Attempts: []tasks.Attempt{{Ref: ref, Lease: lease, Worker: worker, Output: out, Size: 3}},
 		Receipts: []wire.SignedReceipt{{Receipt: r, Batch: &wire.SignedBatch{Hash: sha256.Sum256(sealed), Sealed: sealed}}},
 		Verdicts: []tasks.Verdict{{Job: job, Ref: ref, Lease: lease, Worker: worker, Status: tasks.Accepted}},
-		Results:  []tasks.Result{{Ref: ref, Output: out, Size: 3, Workers: []tasks.PeerID{worker}}},
+		Results:  []tasks.Result{{Ref: ref, Output: out, Size: 3, Folder: i%2 == 0, Workers: []tasks.PeerID{worker}}},
 		Tallies:  map[tasks.PeerID]wire.Tally{worker: {Accepted: 1}},
 	}
 }
@@ -125,6 +125,9 @@ func TestJobStore(t *testing.T) {
 		rec, err := s.Records(ctx, id, 1)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !rec.Results[0].Folder {
+			t.Error("that a result is a folder was forgotten")
 		}
 		d := decision(t, id, 0)
 		if !reflect.DeepEqual(rec, tasks.Records{Tasks: list, Results: d.Results, Attempts: d.Attempts, Grants: d.Grants}) {
