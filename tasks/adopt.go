@@ -127,7 +127,7 @@ func RestoreAdoption(cfg AdoptionConfig, job JobID, submitter PeerID, r Adoption
 	switch {
 	case r.Taken:
 		a.role = RoleDone
-	case r.Term > 0 && r.Yielded == 0, r.Answer != nil:
+	case r.Term > r.Yielded, r.Answer != nil:
 		a.role, a.term, a.origin, a.beatAt = RoleOrigin, r.Term, cfg.Self, now
 		if r.Answer != nil {
 			a.answerAt = now

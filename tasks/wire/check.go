@@ -65,6 +65,14 @@ func (c *checker) uint(field string, v uint32, most uint32) uint32 {
 	return v
 }
 
+// term bounds what a peer may claim: a database keeps no number above 2^63.
+func (c *checker) term(v uint64) uint64 {
+	if v > 1<<32 {
+		c.fail("term %d is more than 2^32", v)
+	}
+	return v
+}
+
 func (c *checker) text(field, v string, most int) string {
 	if len(v) > most {
 		c.fail("%s of %d bytes, the limit is %d", field, len(v), most)

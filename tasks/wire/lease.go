@@ -31,7 +31,7 @@ func UnmarshalLease(b []byte) (tasks.Lease, error) {
 	}
 	c := &checker{}
 	l := tasks.Lease{
-		ID: c.lease("lease", m.Id), Job: c.job("job", m.Job), Term: m.Term, Origin: c.peerID("origin", m.Origin), Worker: c.peerID("worker", m.Worker),
+		ID: c.lease("lease", m.Id), Job: c.job("job", m.Job), Term: c.term(m.Term), Origin: c.peerID("origin", m.Origin), Worker: c.peerID("worker", m.Worker),
 		Program: c.cidText("program", m.Program), Args: c.args("args", m.Args), Env: c.env(m.Env), Kind: tasks.Kind(c.word("kind", m.Kind, 32)),
 		Needs: c.resources(m.Needs), Tasks: c.uint("tasks", m.Tasks, 1<<30), Nondeterministic: m.Nondeterministic,
 		Duration: c.duration("duration", m.DurationNs), Grace: c.duration("grace", m.GraceNs),

@@ -18,14 +18,11 @@ func UnmarshalNotice(b []byte) (mesh string, n tasks.Notice, err error) {
 	}
 	c := &checker{}
 	mesh = c.word("mesh", m.Mesh, 64)
-	n = tasks.Notice{Job: c.job("job", m.Job), Term: m.Term, From: c.peerID("from", m.From), Addresses: c.bytes("record", m.Record, maxRecord)}
+	n = tasks.Notice{Job: c.job("job", m.Job), Term: c.term(m.Term), From: c.peerID("from", m.From), Addresses: c.bytes("record", m.Record, maxRecord)}
 	if m.Kind < uint32(tasks.NoticeClaim) || m.Kind > uint32(tasks.NoticeAnswered) {
 		c.fail("notice of kind %d is none of 1, 2 and 3", m.Kind)
 	} else {
 		n.Kind = tasks.NoticeKind(m.Kind)
-	}
-	if n.Term > 1<<32 {
-		c.fail("term %d is more than 2^32", n.Term)
 	}
 	if c.err != nil {
 		return "", tasks.Notice{}, c.err
@@ -47,7 +44,7 @@ func UnmarshalAnswer(b []byte) (mesh string, a tasks.JobAnswer, err error) {
 	}
 	c := &checker{}
 	mesh = c.word("mesh", m.Mesh, 64)
-	a = tasks.JobAnswer{Job: c.job("job", m.Job), Term: m.Term, Origin: c.peerID("origin", m.Origin), State: c.state(m.State), Reason: tasks.Reason(m.Reason),
+	a = tasks.JobAnswer{Job: c.job("job", m.Job), Term: c.term(m.Term), Origin: c.peerID("origin", m.Origin), State: c.state(m.State), Reason: tasks.Reason(m.Reason),
 		Detail: c.text("detail", m.Detail, MaxSmall), Output: c.optionalCID("output", m.Output), Size: c.bytesCount("size", m.Size)}
 	if !a.State.Over() {
 		c.fail("answer of a job that is not over")
@@ -130,7 +127,7 @@ func UnmarshalProgress(b []byte) (Progress, error) {
 		return Progress{}, err
 	}
 	c := &checker{}
-	p := Progress{Job: c.job("job", m.Job), Term: m.Term, Origin: c.peerID("origin", m.Origin), State: c.state(m.State), Reason: tasks.Reason(m.Reason),
+	p := Progress{Job: c.job("job", m.Job), Term: c.term(m.Term), Origin: c.peerID("origin", m.Origin), State: c.state(m.State), Reason: tasks.Reason(m.Reason),
 		Detail: c.text("detail", m.Detail, MaxSmall), Tasks: m.Tasks, Decided: m.Decided, Leased: m.Leased, Waiting: m.Waiting, Releases: m.Releases,
 		WaitsFor: c.text("waits for", m.WaitsFor, MaxSmall)}
 	if c.err != nil {

@@ -16,7 +16,7 @@ type JobRecord struct {
 	Published  bool // its submitter is owed an answer
 	Created    time.Time
 	Term       uint64 // this node became origin at; 0: it only keeps the job
-	Yielded    uint64 // the higher term that it yielded to; 0: never
+	Yielded    uint64 // the highest term that it yielded to, its own when a nearer host had it; 0: never
 	Taken      bool   // the submitter acknowledged the answer
 	Forgotten  bool   // nothing more is owed
 	State      tasks.State
@@ -30,7 +30,7 @@ type JobRecord struct {
 }
 
 // Origin reports whether the node is the job's origin as far as it knows.
-func (r JobRecord) Origin() bool { return r.Term > 0 && r.Yielded <= r.Term && !r.Forgotten }
+func (r JobRecord) Origin() bool { return r.Term > r.Yielded && !r.Forgotten }
 
 // ReceiptKey names one receipt within all jobs.
 type ReceiptKey struct {

@@ -106,7 +106,7 @@ func genTask(t *rapid.T) tasks.Task {
 }
 
 func genLease(t *rapid.T) tasks.Lease {
-	l := tasks.Lease{ID: genLeaseID(t), Job: genJob(t), Term: rapid.Uint64().Draw(t, "term"), Origin: genPeer(t), Worker: genPeer(t), Program: genCID(t), Args: genTexts(t),
+	l := tasks.Lease{ID: genLeaseID(t), Job: genJob(t), Term: rapid.Uint64Max(1<<32).Draw(t, "term"), Origin: genPeer(t), Worker: genPeer(t), Program: genCID(t), Args: genTexts(t),
 		Env: genEnv(t), Kind: tasks.KindWasm, Needs: genResources(t), Tasks: rapid.Uint32Max(1<<30).Draw(t, "tasks"), Nondeterministic: rapid.Bool().Draw(t, "nd"),
 		Duration: genSpanTime(t), Grace: genSpanTime(t)}
 	for range rapid.IntRange(1, 4).Draw(t, "assignments") {
@@ -142,7 +142,7 @@ func genSpec(t *rapid.T) tasks.Spec {
 }
 
 func genOffer(t *rapid.T) tasks.Offer {
-	o := tasks.Offer{Job: genJob(t), Term: rapid.Uint64().Draw(t, "term"), Origin: genPeer(t), Kind: tasks.KindWasm, Program: genCID(t), Needs: genResources(t),
+	o := tasks.Offer{Job: genJob(t), Term: rapid.Uint64Max(1<<32).Draw(t, "term"), Origin: genPeer(t), Kind: tasks.KindWasm, Program: genCID(t), Needs: genResources(t),
 		Waiting: rapid.Uint32Max(1<<30).Draw(t, "waiting"), Replicas: 2, Round: 3, MaxRTT: genSpanTime(t), Radius: genSpanTime(t), Window: genSpanTime(t), Addresses: genBytes(t, maxRecord)}
 	for range rapid.IntRange(0, 3).Draw(t, "inputs") {
 		o.Inputs = append(o.Inputs, genCID(t))
@@ -331,6 +331,17 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	} else if _, _, err := UnmarshalVerdicts(b); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a verdict of unknown status: %v", err)
+	}
+	// What a database can't keep must not come in: it would end the node.
+	if b, err := MarshalAnswer("m", tasks.JobAnswer{Job: id, Term: 1 << 63, Origin: lease.Worker, State: tasks.Failed}); err != nil {
+		t.Fatal(err)
+	} else if _, _, err := UnmarshalAnswer(b); !errors.Is(err, ErrMalformed) {
+		t.Errorf("an answer at term 2^63: %v", err)
+	}
+	if b, err := MarshalNotice("m", tasks.Notice{Job: id, Term: 1 << 63, From: lease.Worker, Kind: tasks.NoticeOrigin}); err != nil {
+		t.Fatal(err)
+	} else if _, _, err := UnmarshalNotice(b); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a notice at term 2^63: %v", err)
 	}
 	heavy := make([]tasks.Receipt, 40)
 	for i := range heavy {
