@@ -460,3 +460,27 @@ func TestReasonTable(t *testing.T) {
 	slices.Sort(code)
 	same(t, jobsDoc, "reason", code, listed)
 }
+
+// TestTables: every table of the database stands in ARCHITECTURE.md.
+func TestTables(t *testing.T) {
+	text, found := readDoc(t, architecture), 0
+	create := regexp.MustCompile(`CREATE TABLE (?:IF NOT EXISTS )?(\w+)`)
+	for _, s := range parseTree(t).files {
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			lit, ok := n.(*ast.BasicLit)
+			if !ok {
+				return true
+			}
+			for _, m := range create.FindAllStringSubmatch(lit.Value, -1) {
+				found++
+				if !strings.Contains(text, "`"+m[1]+"`") {
+					t.Errorf("%s does not name the table %s of %s", architecture, m[1], s.name)
+				}
+			}
+			return true
+		})
+	}
+	if found == 0 {
+		t.Error("no table is made in the code: this test must learn where they are now")
+	}
+}
