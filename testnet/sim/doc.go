@@ -24,9 +24,10 @@
 //
 // # Cost and traps
 //
-// A hundred nodes take about 10 MB each and a few seconds of CPU for a minute of
-// virtual time, most of it while the neighbourhood forms. Sets of outcomes repeat
-// from run to run, their order does not: assert sets and bounds. All goroutines
-// must end before the bubble does; Run sees to those of the mesh. t.Fatal only
+// A hundred nodes take 5 MB each while they live, and 10 s of CPU for the first
+// minute of virtual time and 2 s for each later one, most of it while the
+// neighbourhood forms. Five take a fifth of a second for a whole test. Sets of
+// outcomes repeat from run to run, their order does not: assert sets and bounds.
+// All goroutines must end before the bubble does; Run sees to those of the mesh. t.Fatal only
 // from the function's own goroutine.
 package sim
