@@ -28,6 +28,6 @@
 // minute of virtual time and 2 s for each later one, most of it while the
 // neighbourhood forms. Five take a fifth of a second for a whole test. Sets of
 // outcomes repeat from run to run, their order does not: assert sets and bounds.
-// All goroutines must end before the bubble does; Run sees to those of the mesh. t.Fatal only
-// from the function's own goroutine.
+// All goroutines must end before the bubble does; Run sees to those of the mesh.
+// Call t.Fatal from the function's own goroutine alone.
 package sim
