@@ -51,7 +51,7 @@ const idleAfter = 10 * time.Second
 
 // run works until the board has nothing more for this peer.
 func (g *giver) run(ctx context.Context) error {
-	for {
+	for refused := 0; ; {
 		blocks, _ := g.b.take(ctx, g.id, g.first(), 0)
 		if len(blocks) == 0 {
 			if g.b.finished() || ctx.Err() != nil {
@@ -59,11 +59,31 @@ func (g *giver) run(ctx context.Context) error {
 			}
 			return errLacks
 		}
-		if err := g.session(ctx, blocks); err != nil {
+		err := g.session(ctx, blocks)
+		if err == nil {
+			refused = 0
+			continue
+		}
+		var r *p2p.Refusal
+		if !errors.As(err, &r) || r.Code != p2p.CodeBusy && r.Code != p2p.CodeRate || refused == maxRefused {
 			return err
 		}
+		// It has the blocks, and more to do than it may at once: others may take
+		// them meanwhile.
+		refused++
+		g.b.leave(g.id)
+		wait := time.NewTimer(min(max(r.RetryAfter, 10*time.Millisecond), 5*time.Second))
+		select {
+		case <-wait.C:
+		case <-g.b.over:
+		case <-ctx.Done():
+		}
+		wait.Stop()
 	}
 }
+
+// maxRefused is how often in a row a busy peer is asked again.
+const maxRefused = 60
 
 func (g *giver) first() int { return min(8, g.s.cfg.Window/2) }
 
