@@ -29,5 +29,7 @@
 // neighbourhood forms. Five take a fifth of a second for a whole test. Sets of
 // outcomes repeat from run to run, their order does not: assert sets and bounds.
 // All goroutines must end before the bubble does; Run sees to those of the mesh.
-// Call t.Fatal from the function's own goroutine alone.
+// Call t.Fatal from the function's own goroutine alone. The context of a t from
+// outside of the bubble must not be used inside: its end would close a channel of
+// the bubble, which is fatal to all tests.
 package sim

@@ -156,6 +156,17 @@ func (n *Node) Submit(spec tasks.Spec) tasks.JobID {
 	return id
 }
 
+// Publish puts a job on the jobs topic for others to adopt; they fetch what it
+// names from this node.
+func (n *Node) Publish(spec tasks.Spec) tasks.JobID {
+	n.m.t.Helper()
+	id, err := n.Market().Publish(n.m.background(), spec, nil, []tasks.PeerID{tasks.PeerID(n.ID.String())})
+	if err != nil {
+		n.m.t.Fatalf("publish on node %d: %v", n.Index, err)
+	}
+	return id
+}
+
 // Await waits until a job of this node is over. It fails the test after a while,
 // with what the job waits for.
 func (n *Node) Await(id tasks.JobID, within time.Duration) market.JobView {
