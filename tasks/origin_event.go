@@ -42,7 +42,7 @@ type LeaseFailed struct {
 type Report struct {
 	Job     JobID
 	Worker  PeerID
-	Held    []LeaseID     // leases with anything unanswered
+	Held    []LeaseID     // leases with anything that the origin does not have yet; at most MaxHeld
 	Running []Ref         // started and not ended
 	Want    uint32        // more tasks that it would take now
 	Slots   uint32        // tasks that it runs at once

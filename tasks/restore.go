@@ -36,6 +36,7 @@ func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin
 				o.stages[stage].results[res.Ref.Index] = res
 				o.stages[stage].decided++
 				o.update(res.Ref.Index, w.class)
+				o.restoreShares(res)
 			}
 		}
 	}
@@ -59,6 +60,17 @@ func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin
 		}
 	}
 	return o, nil
+}
+
+// restoreShares credits who agreed on a result: they are no strangers, and
+// people ask who did the work.
+func (o *Origin) restoreShares(r Result) {
+	for _, id := range r.Workers {
+		if p := o.meet(id); p != nil {
+			p.used = true
+			p.accepted++
+		}
+	}
 }
 
 func (o *Origin) restoreGrant(g GrantRecord) {

@@ -408,7 +408,7 @@ func (m *sim) workerEffect(n *simNode, e tasks.WorkerEffect) {
 		m.after(m.service(n, e.Execution.Ref), func() {
 			if n.epoch == epoch && n.inFly[key] == id {
 				delete(n.inFly, key)
-				m.work(n, tasks.Ran{Job: "job", Lease: e.Lease, Ref: e.Execution.Ref, Replica: e.Replica, Outcome: m.outcome(n, e.Execution.Ref)})
+				m.work(n, tasks.Ran{Origin: "origin", Job: "job", Lease: e.Lease, Ref: e.Execution.Ref, Replica: e.Replica, Outcome: m.outcome(n, e.Execution.Ref)})
 			}
 		})
 	case tasks.Stop:
@@ -417,7 +417,7 @@ func (m *sim) workerEffect(n *simNode, e tasks.WorkerEffect) {
 		m.after(0, func() {
 			if _, ok := n.inFly[key]; ok && n.epoch == epoch {
 				delete(n.inFly, key)
-				m.work(n, tasks.Ran{Job: "job", Lease: e.Lease, Ref: e.Ref, Replica: e.Replica, Outcome: tasks.Outcome{Reason: tasks.WorkerFault}})
+				m.work(n, tasks.Ran{Origin: "origin", Job: "job", Lease: e.Lease, Ref: e.Ref, Replica: e.Replica, Outcome: tasks.Outcome{Reason: tasks.WorkerFault}})
 			}
 		})
 	case tasks.Deliver:

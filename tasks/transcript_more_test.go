@@ -35,7 +35,7 @@ func (s *script) workerCommand(name string, a args) {
 		if out.Reason == tasks.OK {
 			out.Output = tasks.CID(a.str("out", "x"))
 		}
-		s.workerStep(tasks.Ran{Job: job, Lease: lease, Ref: ref, Outcome: out})
+		s.workerStep(tasks.Ran{Origin: origin, Job: job, Lease: lease, Ref: ref, Outcome: out})
 	case "verdict":
 		s.workerStep(tasks.VerdictsIn{Origin: origin, Verdicts: []tasks.Verdict{{Job: job, Ref: ref, Lease: lease, Worker: "me",
 			Status: tasks.VerdictStatus(a.num("status", uint64(tasks.Accepted))), Reason: tasks.Reason(a.num("reason", 0))}}})

@@ -44,8 +44,10 @@ func (w *Worker) deliver() {
 		s.out, s.last, s.due = true, w.now, time.Time{}
 		report := Report{Job: s.job, Worker: w.cfg.Self, Slots: w.limits.Slots, Queue: w.wait(), Want: w.want(s)}
 		for _, l := range s.leases {
-			report.Held = append(report.Held, l.lease.ID)
 			report.Slots = max(w.limits.Slots/cores(l.lease.Needs), 1)
+			if l.live() && len(report.Held) < MaxHeld {
+				report.Held = append(report.Held, l.lease.ID)
+			}
 		}
 		for _, r := range w.running {
 			if r.served == s && !r.stopped {
@@ -54,6 +56,13 @@ func (w *Worker) deliver() {
 		}
 		w.emit(Deliver{To: s.origin, Report: report, Receipts: w.receipts(s)})
 	}
+}
+
+// live reports whether a lease has anything that its origin waits for. One
+// whose receipts are all there needs no heartbeat, however long the verdicts
+// take: a quorum may lack its second worker for hours.
+func (l *granted) live() bool {
+	return slices.ContainsFunc(l.runs, func(r *run) bool { return r.state != runOwed || !r.pending })
 }
 
 // receipts picks what the origin has not judged, new ones first by age.

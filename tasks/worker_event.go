@@ -42,6 +42,7 @@ type VerdictsIn struct {
 
 // Ran answers Start: the run ended by itself, at a limit, or by Stop.
 type Ran struct {
+	Origin  PeerID // two may hold one job, and choose their leases' names
 	Job     JobID
 	Lease   LeaseID
 	Ref     Ref
@@ -123,8 +124,12 @@ type Start struct {
 	Execution Execution
 }
 
+// MaxHeld bounds the leases that one report names.
+const MaxHeld = 1024
+
 // Stop ends a run whose result nobody wants. Its Ran still comes.
 type Stop struct {
+	Origin  PeerID
 	Job     JobID
 	Lease   LeaseID
 	Ref     Ref
@@ -142,6 +147,7 @@ type Deliver struct {
 
 // ReleaseOutput says that an output this node made is owed to nobody any more.
 type ReleaseOutput struct {
+	Origin PeerID
 	Job    JobID
 	Output CID
 }

@@ -95,7 +95,7 @@ func (s *served) running(w *Worker) int {
 
 func (w *Worker) onRan(ev Ran) {
 	i := slices.IndexFunc(w.running, func(r *run) bool {
-		return r.lease.lease.ID == ev.Lease && r.served.job == ev.Job && r.task.Ref == ev.Ref && r.replica == ev.Replica
+		return r.lease.lease.ID == ev.Lease && r.served.job == ev.Job && r.served.origin == ev.Origin && r.task.Ref == ev.Ref && r.replica == ev.Replica
 	})
 	if i < 0 {
 		return
@@ -108,7 +108,7 @@ func (w *Worker) onRan(ev Ran) {
 	if r.stopped {
 		r.state = runOver
 		if out.Reason == OK && out.Output != "" && r.served.kept[out.Output] == 0 {
-			w.emit(ReleaseOutput{Job: ev.Job, Output: out.Output})
+			w.emit(ReleaseOutput{Origin: ev.Origin, Job: ev.Job, Output: out.Output})
 		}
 		w.tidy(r.served)
 		return
@@ -161,7 +161,7 @@ func (w *Worker) drop(r *run) {
 	case runRunning:
 		if !r.stopped {
 			r.stopped = true
-			w.emit(Stop{Job: s.job, Lease: r.lease.lease.ID, Ref: r.task.Ref, Replica: r.replica})
+			w.emit(Stop{Origin: s.origin, Job: s.job, Lease: r.lease.lease.ID, Ref: r.task.Ref, Replica: r.replica})
 		}
 		r.lease.runs = slices.DeleteFunc(r.lease.runs, func(x *run) bool { return x == r })
 		return
@@ -171,7 +171,7 @@ func (w *Worker) drop(r *run) {
 		if c := r.receipt.Output; c != "" {
 			if s.kept[c]--; s.kept[c] == 0 {
 				delete(s.kept, c)
-				w.emit(ReleaseOutput{Job: s.job, Output: c})
+				w.emit(ReleaseOutput{Origin: s.origin, Job: s.job, Output: c})
 			}
 		}
 	}

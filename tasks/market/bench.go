@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,22 +25,28 @@ type bench struct {
 
 	mu       sync.Mutex
 	machine  *tasks.Worker
-	jobs     map[tasks.JobID]*benchJob
+	jobs     map[workKey]*benchJob
 	running  map[runKey]context.CancelFunc
-	kept     map[wire.ReceiptKey]bool // durable, without a verdict
-	owed     []wire.OwedReceipt       // from before the last start
+	kept     map[wire.ReceiptKey]tasks.PeerID // durable, without a verdict of that origin
+	owed     []wire.OwedReceipt               // from before the last start
 	fetching map[tasks.Span]chan struct{}
+}
+
+// workKey names work: two origins may hold one published job for a while.
+type workKey struct {
+	origin tasks.PeerID
+	job    tasks.JobID
 }
 
 // benchJob is what the shell knows of a job that it works for.
 type benchJob struct {
-	origin tasks.PeerID
-	grace  time.Duration
-	made   map[tasks.CID]bool // outputs that its origin may fetch
+	grace time.Duration
+	made  map[tasks.CID]bool // outputs that its origin may fetch
+	fresh map[tasks.CID]int  // runs that made them, and that the machine has not heard of
 }
 
 type runKey struct {
-	job     tasks.JobID
+	work    workKey
 	lease   tasks.LeaseID
 	ref     tasks.Ref
 	replica uint32
@@ -50,7 +57,7 @@ type runKey struct {
 type benchEvent struct {
 	ev     tasks.WorkerEvent
 	answer chan<- []tasks.WorkerEffect // has room for one
-	then   func()                      // called when the machine has it
+	then   chan<- struct{}             // closed when the machine has it
 }
 
 func newBench(s *Service) (*bench, error) {
@@ -60,8 +67,8 @@ func newBench(s *Service) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bench{s: s, inbox: newInbox[benchEvent](), wall: s.cfg.Now, machine: m, jobs: map[tasks.JobID]*benchJob{},
-		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]bool{}, fetching: map[tasks.Span]chan struct{}{}}, nil
+	return &bench{s: s, inbox: newInbox[benchEvent](), wall: s.cfg.Now, machine: m, jobs: map[workKey]*benchJob{},
+		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]tasks.PeerID{}, fetching: map[tasks.Span]chan struct{}{}}, nil
 }
 
 func (b *bench) push(ev tasks.WorkerEvent) { b.inbox.push(benchEvent{ev: ev}) }
@@ -91,10 +98,20 @@ func (b *bench) run(ctx context.Context) {
 
 func (b *bench) step(ctx context.Context, e benchEvent) {
 	b.mu.Lock()
-	if l, ok := e.ev.(tasks.LeaseIn); ok {
-		b.jobs[l.Lease.Job] = b.noted(l.Lease)
+	switch ev := e.ev.(type) {
+	case tasks.LeaseIn:
+		b.note(ev.Lease)
+	case tasks.Ran:
+		if j := b.jobs[workKey{ev.Origin, ev.Job}]; j != nil && ev.Outcome.Output != "" {
+			if j.fresh[ev.Outcome.Output]--; j.fresh[ev.Outcome.Output] <= 0 {
+				delete(j.fresh, ev.Outcome.Output)
+			}
+		}
 	}
 	effects := b.machine.Step(time.Now(), e.ev)
+	if ev, ok := e.ev.(tasks.LeaseIn); ok && !b.machine.Holds(ev.Lease.Job, ev.Lease.Origin) {
+		delete(b.jobs, workKey{ev.Lease.Origin, ev.Lease.Job}) // it was refused
+	}
 	b.mu.Unlock()
 	var said []tasks.WorkerEffect
 	for _, f := range effects {
@@ -108,19 +125,23 @@ func (b *bench) step(ctx context.Context, e benchEvent) {
 		e.answer <- said
 	}
 	if e.then != nil {
-		e.then()
+		close(e.then)
 	}
 }
 
-// noted is called with the lock held.
-func (b *bench) noted(l tasks.Lease) *benchJob {
-	j := b.jobs[l.Job]
+// note is called with the lock held.
+func (b *bench) note(l tasks.Lease) {
+	k := workKey{l.Origin, l.Job}
+	j := b.jobs[k]
 	if j == nil {
-		j = &benchJob{origin: l.Origin, made: map[tasks.CID]bool{}}
+		j = &benchJob{made: map[tasks.CID]bool{}, fresh: map[tasks.CID]int{}}
+		b.jobs[k] = j
 	}
-	j.grace = max(j.grace, l.Duration+l.Grace)
-	return j
+	j.grace = max(j.grace, min(l.Duration+l.Grace, maxGrace))
 }
+
+// maxGrace bounds how long an origin's word keeps receipts here.
+const maxGrace = 24 * time.Hour
 
 func answers(f tasks.WorkerEffect) bool {
 	switch f.(type) {
@@ -137,7 +158,7 @@ func (b *bench) do(ctx context.Context, f tasks.WorkerEffect) {
 		s.crew.spawn(func(ctx context.Context) { b.bid(ctx, f) })
 	case tasks.Start:
 		runCtx, cancel := context.WithCancel(ctx)
-		k := runKey{f.Execution.Job, f.Lease, f.Execution.Ref, f.Replica}
+		k := runKey{workKey{f.Origin, f.Execution.Job}, f.Lease, f.Execution.Ref, f.Replica}
 		b.mu.Lock()
 		b.running[k] = cancel
 		b.mu.Unlock()
@@ -147,25 +168,22 @@ func (b *bench) do(ctx context.Context, f tasks.WorkerEffect) {
 		}
 	case tasks.Stop:
 		b.mu.Lock()
-		if cancel := b.running[runKey{f.Job, f.Lease, f.Ref, f.Replica}]; cancel != nil {
+		if cancel := b.running[runKey{workKey{f.Origin, f.Job}, f.Lease, f.Ref, f.Replica}]; cancel != nil {
 			cancel()
 		}
 		b.mu.Unlock()
 	case tasks.Deliver:
 		s.crew.spawn(func(ctx context.Context) { b.deliver(ctx, f) })
 	case tasks.ReleaseOutput:
-		b.mu.Lock()
-		if j := b.jobs[f.Job]; j != nil {
-			delete(j.made, f.Output)
+		if b.letGo(f) {
+			s.crew.spawn(func(ctx context.Context) { b.release(ctx, f.Job, f.Output) })
 		}
-		b.mu.Unlock()
-		s.crew.spawn(func(ctx context.Context) { b.release(ctx, f.Job, f.Output) })
 	case tasks.ReleaseJob:
 		b.mu.Lock()
-		delete(b.jobs, f.Job)
+		delete(b.jobs, workKey{f.Origin, f.Job})
 		var gone []wire.ReceiptKey
-		for k := range b.kept {
-			if k.Job == f.Job {
+		for k, origin := range b.kept {
+			if k.Job == f.Job && origin == f.Origin {
 				gone = append(gone, k)
 				delete(b.kept, k)
 			}
@@ -173,11 +191,50 @@ func (b *bench) do(ctx context.Context, f tasks.WorkerEffect) {
 		b.mu.Unlock()
 		s.crew.spawn(func(ctx context.Context) {
 			b.settle(ctx, gone)
-			b.release(ctx, f.Job, "")
+			if !b.works(f.Job) {
+				b.release(ctx, f.Job, "")
+			}
 		})
 	case tasks.Refuse:
 		s.log.Debug("refusal has nobody to go to", "job", f.Job, "reason", f.Reason)
 	}
+}
+
+// letGo notes that an output is owed to an origin no more, and reports whether
+// nobody else waits for it: another origin, or a run that made the same and of
+// which the machine has yet to hear.
+func (b *bench) letGo(f tasks.ReleaseOutput) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if j := b.jobs[workKey{f.Origin, f.Job}]; j != nil {
+		if j.fresh[f.Output] > 0 {
+			return false
+		}
+		delete(j.made, f.Output)
+	}
+	for k, j := range b.jobs {
+		if k.job == f.Job && j.made[f.Output] {
+			return false
+		}
+	}
+	return true
+}
+
+// works reports whether this node has work of a job, whoever its origin is.
+func (b *bench) works(job tasks.JobID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k := range b.jobs {
+		if k.job == job {
+			return true
+		}
+	}
+	for _, o := range b.owed {
+		if o.Receipt.Job == job {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *bench) release(ctx context.Context, job tasks.JobID, output tasks.CID) {
@@ -216,13 +273,14 @@ func (b *bench) execute(ctx context.Context, cancel context.CancelFunc, k runKey
 	out := b.outcome(ctx, f)
 	b.mu.Lock()
 	delete(b.running, k)
-	if j := b.jobs[k.job]; j != nil && out.Output != "" {
+	if j := b.jobs[k.work]; j != nil && out.Output != "" {
 		j.made[out.Output] = true
+		j.fresh[out.Output]++
 	}
 	b.mu.Unlock()
 	b.s.metrics.ran(out)
-	b.s.emit(Event{Kind: WorkEnded, Job: k.job, Ref: k.ref, Worker: f.Origin, Reason: out.Reason, Text: out.Detail})
-	b.push(tasks.Ran{Job: k.job, Lease: k.lease, Ref: k.ref, Replica: k.replica, Outcome: out, Runner: b.s.cfg.Version})
+	b.s.emit(Event{Kind: WorkEnded, Job: k.work.job, Ref: k.ref, Worker: f.Origin, Reason: out.Reason, Text: out.Detail})
+	b.push(tasks.Ran{Origin: k.work.origin, Job: k.work.job, Lease: k.lease, Ref: k.ref, Replica: k.replica, Outcome: out, Runner: b.s.cfg.Version})
 }
 
 func (b *bench) outcome(ctx context.Context, f tasks.Start) tasks.Outcome {
@@ -271,16 +329,44 @@ func (b *bench) bring(ctx context.Context, origin tasks.PeerID, lease tasks.Leas
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.s.cfg.FetchTimeout)
 	defer cancel()
-	spans := append([]tasks.Span{{Root: x.Program, Length: -1}}, x.Stdin...)
-	for _, in := range x.Inputs {
-		spans = append(spans, in)
-	}
-	for _, span := range spans {
-		if err := b.fetch(ctx, span, from, ticket); err != nil {
-			return err
+	spans := []tasks.Span{{Root: x.Program, Length: -1}}
+	seen := map[tasks.Span]bool{}
+	for _, span := range x.Stdin {
+		if !seen[span] {
+			seen[span] = true
+			spans = append(spans, span)
 		}
 	}
-	return nil
+	for _, span := range x.Inputs { // a reduce reads all as files too
+		if !seen[span] {
+			seen[span] = true
+			spans = append(spans, span)
+		}
+	}
+	return b.fetchAll(ctx, spans, from, ticket)
+}
+
+// fetchAtOnce is how many spans of one task are fetched at once: a reduce has
+// thousands of small ones, each a round trip away.
+const fetchAtOnce = 4
+
+func (b *bench) fetchAll(ctx context.Context, spans []tasks.Span, from peer.ID, ticket []byte) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range min(fetchAtOnce, len(spans)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(spans)); i = next.Add(1) - 1 {
+				if err := b.fetch(ctx, spans[i], from, ticket); err != nil {
+					stop(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // fetch brings one span here, once however many runs wait for it.
@@ -319,7 +405,7 @@ func (b *bench) ahead(l tasks.Lease) {
 	b.s.crew.spawn(func(ctx context.Context) {
 		for _, a := range l.Assignments {
 			b.mu.Lock()
-			_, wanted := b.jobs[l.Job]
+			_, wanted := b.jobs[workKey{l.Origin, l.Job}]
 			b.mu.Unlock()
 			if !wanted {
 				return
@@ -334,6 +420,26 @@ func (b *bench) ahead(l tasks.Lease) {
 
 // seen hears that a peer is there again.
 func (b *bench) seen(p tasks.PeerID) { b.push(tasks.OriginSeen{Origin: p}) }
+
+// caughtUp waits until the machine has what was pushed: whoever sends faster
+// than that is slowed.
+func (b *bench) caughtUp(ctx context.Context) error {
+	run, ok := b.s.crew.enter()
+	if !ok {
+		return notReady()
+	}
+	defer b.s.crew.leave()
+	then := make(chan struct{})
+	b.inbox.push(benchEvent{ev: tasks.WorkerTick{}, then: then})
+	select {
+	case <-then:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-run.Done():
+		return notReady()
+	}
+}
 
 // hear takes an offer. With no answer wanted it may be dropped: there are more.
 func (b *bench) hear(origin peer.ID, o tasks.Offer, answer chan<- []tasks.WorkerEffect) bool {

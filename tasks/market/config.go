@@ -147,7 +147,7 @@ type Config struct {
 
 	MaxJobs      int           // jobs in hand as origin at once, above which Submit refuses; 256
 	MaxAdoptions int           // published jobs followed at once; 1024
-	Holds        int           // outputs of one job fetched at once; 32
+	Holds        int           // outputs of one job fetched at once; 16
 	FetchTimeout time.Duration // for the inputs or the output of one task; 2 min
 	Events       int           // kept for each slow subscriber; 1024
 	Sweep        time.Duration // between looks for jobs past their retention; 1 min
@@ -180,7 +180,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.MaxJobs, 256)
 	def(&c.MaxAdoptions, 1024)
-	def(&c.Holds, 32)
+	def(&c.Holds, 16)
 	def(&c.Events, 1024)
 	if c.FetchTimeout == 0 {
 		c.FetchTimeout = 2 * time.Minute

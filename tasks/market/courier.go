@@ -21,6 +21,32 @@ type courier struct {
 	verdict []tasks.Verdict
 }
 
+// A worker that does not read what it is told, or that makes an origin say much,
+// gets no more than this kept for it. It asks again: with its receipts for
+// verdicts, with its reports for the rest.
+const (
+	courierVerdicts = 16 * wire.MaxBatch
+	courierRevokes  = 64 * wire.MaxLeases
+	courierJobs     = 4 * wire.MaxLeases
+)
+
+// judge, renew and revoke add within those bounds.
+func (c *courier) judge(vs ...tasks.Verdict) {
+	c.verdict = append(c.verdict, vs[:max(0, min(len(vs), courierVerdicts-len(c.verdict)))]...)
+}
+
+func (c *courier) renew(job tasks.JobID, leases []tasks.LeaseID) {
+	if c.renewed[job] != nil || len(c.renewed) < courierJobs {
+		c.renewed[job] = leases // each report names them all
+	}
+}
+
+func (c *courier) revoke(r wire.Revocation) {
+	if len(c.revoked) < courierRevokes {
+		c.revoked = append(c.revoked, r)
+	}
+}
+
 // granted is a lease on its way, and who hears of its failure.
 type granted struct {
 	lease tasks.Lease

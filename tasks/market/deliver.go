@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,12 +16,13 @@ const receiptsBytes = 1 << 20
 
 // deliver keeps the receipts, then reports to their origin.
 func (b *bench) deliver(ctx context.Context, f tasks.Deliver) {
-	err := b.keep(ctx, f)
-	if err == nil {
-		err = b.report(ctx, f.To, []tasks.Report{f.Report}, f.Receipts)
-	}
+	b.keep(ctx, f)
+	unknown, err := b.report(ctx, f.To, []tasks.Report{f.Report}, f.Receipts)
 	if ctx.Err() != nil {
 		return
+	}
+	if err == nil && len(unknown) > 0 {
+		err = refuse(tasks.StaleTerm, 0, "no such job in hand")
 	}
 	if err != nil {
 		reason, after := reasonOf(err)
@@ -34,42 +36,45 @@ func (b *bench) deliver(ctx context.Context, f tasks.Deliver) {
 	b.push(tasks.Delivered{Origin: f.To, Job: f.Report.Job})
 }
 
-// keep makes receipts durable before anyone hears of them.
-func (b *bench) keep(ctx context.Context, f tasks.Deliver) error {
+// keep makes receipts durable before anyone hears of them. Where that fails, as
+// on a full disk, they are delivered all the same: an origin leases again what a
+// worker forgot.
+func (b *bench) keep(ctx context.Context, f tasks.Deliver) {
 	var fresh []wire.OwedReceipt
 	b.mu.Lock()
 	grace := 10 * time.Minute
-	if j := b.jobs[f.Report.Job]; j != nil {
+	if j := b.jobs[workKey{f.To, f.Report.Job}]; j != nil {
 		grace = j.grace
 	}
 	for _, r := range f.Receipts {
-		if !b.kept[wire.KeyOf(r)] {
+		if b.kept[wire.KeyOf(r)] != f.To {
 			fresh = append(fresh, wire.OwedReceipt{Origin: f.To, Receipt: r, Until: b.wall().Add(grace)})
 		}
 	}
 	b.mu.Unlock()
 	if len(fresh) == 0 {
-		return nil
+		return
 	}
-	if err := b.s.durably(ctx, func(ctx context.Context) error { return b.s.cfg.Store.KeepReceipts(ctx, fresh) }); err != nil {
-		return err
+	if err := b.s.cfg.Store.KeepReceipts(ctx, fresh); err != nil {
+		if ctx.Err() == nil {
+			b.s.log.Warn("receipts not kept", "job", f.Report.Job, "receipts", len(fresh), "err", err)
+		}
+		return
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, r := range fresh {
-		b.kept[wire.KeyOf(r.Receipt)] = true
+		b.kept[wire.KeyOf(r.Receipt)] = f.To
 	}
-	b.mu.Unlock()
-	return nil
 }
 
-// report sends heartbeats and receipts, in as many messages as they need. It
-// fails with StaleTerm when the origin does not hold the job.
-func (b *bench) report(ctx context.Context, to tasks.PeerID, reports []tasks.Report, receipts []tasks.Receipt) error {
+// report sends heartbeats and receipts, in as many messages as they need, and
+// gives the jobs among them that the origin does not hold.
+func (b *bench) report(ctx context.Context, to tasks.PeerID, reports []tasks.Report, receipts []tasks.Receipt) (unknown []tasks.JobID, err error) {
 	id, err := peerOf(to)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var unknown []tasks.JobID
 	for first := true; first || len(receipts) > 0; first = false {
 		n, size := 0, 0
 		for n < len(receipts) && n < wire.MaxBatch && (n == 0 || size < receiptsBytes) {
@@ -83,23 +88,20 @@ func (b *bench) report(ctx context.Context, to tasks.PeerID, reports []tasks.Rep
 		if n > 0 {
 			batch, err := wire.MarshalReceipts(b.s.mesh, receipts[:n])
 			if err != nil {
-				return err
+				return unknown, err
 			}
 			if r.Receipts, err = b.s.seal(wire.DomainReceipts, batch); err != nil {
-				return err
+				return unknown, err
 			}
 		}
 		receipts = receipts[n:]
 		got, err := b.sendReport(ctx, id, r)
 		if err != nil {
-			return err
+			return unknown, err
 		}
 		unknown = append(unknown, got...)
 	}
-	if len(unknown) > 0 {
-		return refuse(tasks.StaleTerm, 0, "no such job in hand")
-	}
-	return nil
+	return unknown, nil
 }
 
 func (b *bench) sendReport(ctx context.Context, to peer.ID, r wire.WorkReport) ([]tasks.JobID, error) {
@@ -125,7 +127,7 @@ func (b *bench) judged(ctx context.Context, origin tasks.PeerID, vs []tasks.Verd
 	var gone []wire.ReceiptKey
 	b.mu.Lock()
 	for _, v := range vs {
-		if k := wire.VerdictKey(v); v.Status != tasks.Pending && b.kept[k] {
+		if k := wire.VerdictKey(v); v.Status != tasks.Pending && b.kept[k] == origin {
 			gone = append(gone, k)
 			delete(b.kept, k)
 		}
@@ -153,7 +155,7 @@ func (b *bench) settle(ctx context.Context, keys []wire.ReceiptKey) {
 	if len(keys) == 0 {
 		return
 	}
-	if err := b.s.durably(ctx, func(ctx context.Context) error { return b.s.cfg.Store.SettleReceipts(ctx, keys) }); err != nil && ctx.Err() == nil {
+	if err := b.s.cfg.Store.SettleReceipts(ctx, keys); err != nil && ctx.Err() == nil { // they are settled after the next start
 		b.s.log.Warn("receipts not settled", "err", err)
 	}
 }
@@ -168,7 +170,7 @@ func (b *bench) restore(ctx context.Context) error {
 	defer b.mu.Unlock()
 	b.owed = owed
 	for _, o := range owed {
-		b.kept[wire.KeyOf(o.Receipt)] = true
+		b.kept[wire.KeyOf(o.Receipt)] = o.Origin
 	}
 	return nil
 }
@@ -197,14 +199,14 @@ func (b *bench) settleOld(ctx context.Context) {
 			return
 		}
 		for to, rs := range byOrigin {
-			err := b.report(ctx, to, nil, rs)
-			if err == nil || ctx.Err() != nil {
-				continue
+			unknown, err := b.report(ctx, to, nil, rs)
+			if ctx.Err() != nil {
+				return
 			}
-			b.s.log.Debug("old receipts not delivered", "peer", to, "receipts", len(rs), "err", err)
-			if reason, _ := reasonOf(err); reason == tasks.StaleTerm {
-				b.judged(ctx, to, lateFor(rs))
+			if err != nil {
+				b.s.log.Debug("old receipts not delivered", "peer", to, "receipts", len(rs), "err", err)
 			}
+			b.judged(ctx, to, lateFor(rs, unknown))
 		}
 		if !sleep(ctx, wait) {
 			return
@@ -212,11 +214,13 @@ func (b *bench) settleOld(ctx context.Context) {
 	}
 }
 
-// lateFor makes the verdicts that an origin without the job would give.
-func lateFor(rs []tasks.Receipt) []tasks.Verdict {
-	vs := make([]tasks.Verdict, len(rs))
-	for i, r := range rs {
-		vs[i] = tasks.Verdict{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker, Status: tasks.Rejected, Reason: tasks.LateReceipt}
+// lateFor makes the verdicts that an origin would give on receipts of jobs that
+// it does not hold.
+func lateFor(rs []tasks.Receipt, unknown []tasks.JobID) (vs []tasks.Verdict) {
+	for _, r := range rs {
+		if slices.Contains(unknown, r.Job) {
+			vs = append(vs, tasks.Verdict{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker, Status: tasks.Rejected, Reason: tasks.LateReceipt})
+		}
 	}
 	return vs
 }

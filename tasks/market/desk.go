@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,13 +85,24 @@ func (d *desk) run(ctx context.Context) {
 // retire takes a desk whose job is over out of hand, and keeps its history for a
 // while.
 func (s *Service) retire(d *desk) {
+	d.mu.Lock()
+	yielded := d.finish != nil && d.finish.Reason == tasks.StaleTerm
+	d.mu.Unlock()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.desks, d.job.ID)
+	if !yielded {
+		s.remember(d)
+	}
+}
+
+// remember keeps a job's history for a while. It is called with the lock held.
+func (s *Service) remember(d *desk) {
+	s.finished = slices.DeleteFunc(s.finished, func(o *desk) bool { return o.job.ID == d.job.ID })
 	s.finished = append(s.finished, d)
 	if len(s.finished) > keepFinished {
 		s.finished = append([]*desk(nil), s.finished[1:]...)
 	}
-	s.mu.Unlock()
 }
 
 // open reads the job, cuts it into tasks when that was not done, and makes its
@@ -107,14 +119,14 @@ func (d *desk) open(ctx context.Context) error {
 	d.mu.Lock()
 	d.job = tasks.Job{ID: rec.ID, Spec: sub.Spec, Submission: rec.Submission, Submitter: rec.Submitter, Term: rec.Term, Created: rec.Created, Published: rec.Published}
 	d.submit = sub
-	d.roots[sub.Spec.Program] = true
-	for _, in := range sub.Spec.Inputs {
-		d.roots[in.Source] = true
-	}
-	if r := sub.Spec.Reduce; r != nil {
-		d.roots[r.Program] = true
+	for _, root := range rootsOf(sub.Spec) {
+		d.roots[root] = true
 	}
 	d.mu.Unlock()
+	if rec.State.Over() {
+		d.ended(tasks.Finish{State: rec.State, Reason: rec.Reason, Detail: rec.Detail, Output: rec.Output, Size: rec.Size})
+		return nil
+	}
 	if rec.Tasks == 0 {
 		if fin, err := d.split(ctx); err != nil {
 			return err
@@ -142,6 +154,10 @@ func (d *desk) open(ctx context.Context) error {
 
 // end finishes a job that has no machine.
 func (d *desk) end(ctx context.Context, f tasks.Finish) error {
+	if f.Reason == tasks.StaleTerm { // it goes on elsewhere, and may come back
+		d.ended(f)
+		return nil
+	}
 	if err := d.s.apply(ctx, wire.Change{Job: d.job.ID, Finish: &f}); err != nil {
 		return err
 	}
@@ -210,7 +226,10 @@ func (d *desk) step(ctx context.Context, batch []deskEvent) error {
 	d.mu.Lock()
 	for _, e := range batch {
 		if e.receipt != nil {
-			d.asked[wire.KeyOf(e.receipt.Receipt)] = *e.receipt
+			k := wire.KeyOf(e.receipt.Receipt)
+			if _, ok := d.asked[k]; !ok { // a second word on it is not what is judged
+				d.asked[k] = *e.receipt
+			}
 		}
 		effects = append(effects, d.origin.Step(now, e.ev)...)
 	}

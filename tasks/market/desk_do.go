@@ -30,10 +30,10 @@ func (d *desk) do(ctx context.Context, e tasks.Effect) {
 		s.metrics.granted(len(e.Lease.Assignments))
 		s.tell(e.Lease.Worker, func(c *courier) { c.leases = append(c.leases, granted{e.Lease, d}) })
 	case tasks.Renew:
-		s.tell(e.Worker, func(c *courier) { c.renewed[d.job.ID] = append(c.renewed[d.job.ID], e.Leases...) })
+		s.tell(e.Worker, func(c *courier) { c.renew(d.job.ID, e.Leases) })
 	case tasks.Revoke:
 		s.tell(e.Worker, func(c *courier) {
-			c.revoked = append(c.revoked, wire.Revocation{Job: d.job.ID, Lease: e.Lease, Refs: e.Refs})
+			c.revoke(wire.Revocation{Job: d.job.ID, Lease: e.Lease, Refs: e.Refs})
 		})
 	case tasks.Hold:
 		d.hold(ctx, e)
@@ -65,7 +65,7 @@ func (d *desk) decided() uint32 {
 
 func (d *desk) verdicts(vs ...tasks.Verdict) {
 	for _, v := range vs {
-		d.s.tell(v.Worker, func(c *courier) { c.verdict = append(c.verdict, v) })
+		d.s.tell(v.Worker, func(c *courier) { c.judge(v) })
 	}
 }
 
@@ -92,8 +92,13 @@ func (d *desk) announce(ctx context.Context, o tasks.Offer) {
 // after the window.
 func offerLife(o tasks.Offer) time.Duration { return max(2*o.Window, 10*time.Second) }
 
+// offerInputs is how many inputs an offer names, for peers that hold them to say
+// so: more would not fit into a small message.
+const offerInputs = 32
+
 // fill adds where this node is and how it is reached.
 func (s *Service) fill(o tasks.Offer) tasks.Offer {
+	o.Inputs = o.Inputs[:min(len(o.Inputs), offerInputs)]
 	o.Coord = s.host.Coordinate()
 	if rec, err := s.host.Record(); err == nil {
 		o.Addresses = rec

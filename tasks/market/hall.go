@@ -37,8 +37,22 @@ type adoption struct {
 type submission struct {
 	machine *tasks.Submission
 	record  wire.PublishedRecord
-	origin  tasks.PeerID // heard last
-	waiting map[tasks.PeerID][]chan<- bool
+	origin  tasks.PeerID                       // heard last
+	waiting map[tasks.PeerID][]chan<- answered // calls of origins that wait for a word
+}
+
+// answered is what an origin's call is told.
+type answered struct {
+	accepted bool
+	err      error // it could not be taken now
+}
+
+// tell answers every call of an origin that waits.
+func (p *submission) tell(to tasks.PeerID, a answered) {
+	for _, w := range p.waiting[to] {
+		w <- a
+	}
+	delete(p.waiting, to)
 }
 
 // hallInbox bounds what the jobs topic may leave.
@@ -114,10 +128,14 @@ func (h *hall) restore(ctx context.Context) error {
 		return fmt.Errorf("market: read published jobs: %w", err)
 	}
 	for _, r := range published {
-		if r.Answer == nil {
-			if err := h.follow(r); err != nil {
-				return err
-			}
+		if r.Answer != nil {
+			continue
+		}
+		if err := h.follow(r); err != nil {
+			return err
+		}
+		if sub, _, err := openSubmission(r.Submission); err == nil {
+			h.s.keepNamed(ctx, r.ID, sub.Spec) // a crash may have come before
 		}
 	}
 	jobs, err := store.Jobs(ctx)
@@ -224,8 +242,8 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 			h.adopt(ctx, id, tasks.Resubmitted{})
 			return
 		}
-		if len(h.adoptions) >= h.s.cfg.MaxAdoptions {
-			return // others have room
+		if len(h.adoptions) >= h.s.cfg.MaxAdoptions || h.adopted(idOf(signer)) >= (h.s.cfg.MaxAdoptions+3)/4 {
+			return // others have room; and nobody takes all of it
 		}
 		if _, err := h.s.cfg.Store.Job(ctx, id); err == nil {
 			return // over, and forgotten here
@@ -243,6 +261,16 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 		}
 	})
 	return nil
+}
+
+// adopted counts the jobs of one submitter that are followed.
+func (h *hall) adopted(by tasks.PeerID) (n int) {
+	for _, a := range h.adoptions {
+		if a.submitter == by {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
@@ -397,7 +425,7 @@ func (h *hall) sendAnswer(ctx context.Context, id tasks.JobID, a *adoption, ans 
 		return
 	}
 	h.do(func(ctx context.Context) {
-		if h.s.apply(ctx, wire.Change{Job: id, Taken: true}) == nil {
+		if h.adoptions[id] == a && h.s.apply(ctx, wire.Change{Job: id, Taken: true}) == nil {
 			h.adopt(ctx, id, tasks.AnswerTaken{})
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -40,6 +41,7 @@ func (s *Service) Submit(ctx context.Context, spec tasks.Spec) (tasks.JobID, err
 	if _, err := s.cfg.Store.AddJob(ctx, rec); err != nil {
 		return "", fmt.Errorf("submit: %w", err)
 	}
+	s.keepNamed(ctx, id, sub.Spec)
 	s.emit(Event{Kind: JobSubmitted, Job: id, State: tasks.Splitting, Text: spec.Name})
 	s.metrics.submitted()
 	s.openDesk(id)
@@ -107,6 +109,7 @@ func (s *Service) Publish(ctx context.Context, spec tasks.Spec, blobs []wire.Blo
 	if err := s.cfg.Store.AddPublished(ctx, r); err != nil {
 		return "", fmt.Errorf("publish: %w", err)
 	}
+	s.keepNamed(ctx, id, sub.Spec)
 	s.emit(Event{Kind: JobPublished, Job: id, Text: spec.Name})
 	s.hall.do(func(ctx context.Context) {
 		if err := s.hall.follow(r); err != nil {
@@ -118,6 +121,32 @@ func (s *Service) Publish(ctx context.Context, spec tasks.Spec, blobs []wire.Blo
 	return id, nil
 }
 
+// keepNamed keeps for a job what its spec names and is here, from the moment that
+// the job is durable: it may wait for longer than an upload is kept. What is not
+// here is fetched and kept by who splits the job.
+func (s *Service) keepNamed(ctx context.Context, id tasks.JobID, spec tasks.Spec) {
+	for _, root := range rootsOf(spec) {
+		if !s.cfg.Data.Cached(ctx, root) {
+			continue
+		}
+		if err := s.cfg.Data.Keep(ctx, id, root); err != nil {
+			s.log.Warn("not kept for its job", "job", id, "root", root, "err", err)
+		}
+	}
+}
+
+// rootsOf lists what a spec names: program, inputs, reduce.
+func rootsOf(spec tasks.Spec) []tasks.CID {
+	roots := []tasks.CID{spec.Program}
+	for _, in := range spec.Inputs {
+		roots = append(roots, in.Source)
+	}
+	if spec.Reduce != nil {
+		roots = append(roots, spec.Reduce.Program)
+	}
+	return roots
+}
+
 // follow makes the machine of a job that this node published.
 func (h *hall) follow(r wire.PublishedRecord) error {
 	c := h.s.cfg.Submission
@@ -126,7 +155,7 @@ func (h *hall) follow(r wire.PublishedRecord) error {
 	if err != nil {
 		return fmt.Errorf("market: published job %s: %w", r.ID, err)
 	}
-	h.submissions[r.ID] = &submission{machine: m, record: r, waiting: map[tasks.PeerID][]chan<- bool{}}
+	h.submissions[r.ID] = &submission{machine: m, record: r, waiting: map[tasks.PeerID][]chan<- answered{}}
 	return nil
 }
 
@@ -153,10 +182,9 @@ func (h *hall) submit(ctx context.Context, id tasks.JobID, ev tasks.SubmissionEv
 			p.record.Answer, p.record.Answered = &e.Answer, s.cfg.Now()
 			s.emit(Event{Kind: JobAnswered, Job: id, Worker: e.Answer.Origin, State: e.Answer.State, Reason: e.Answer.Reason, Text: e.Answer.Detail})
 		case tasks.TellAnswered:
-			for _, w := range p.waiting[e.To] {
-				w <- e.Accepted
-			}
-			delete(p.waiting, e.To)
+			p.tell(e.To, answered{accepted: e.Accepted})
+		case tasks.AskAgain:
+			p.tell(e.To, answered{err: refuse(tasks.OriginBusy, answerAgain, e.Detail)})
 		case tasks.PublishAnswered:
 			h.notice(e.Notice)
 		}
@@ -213,7 +241,7 @@ func (s *Service) serveAnswer(ctx context.Context, from peer.ID, req []byte) ([]
 		return nil, notReady()
 	}
 	defer s.crew.leave()
-	told := make(chan bool, 1)
+	told := make(chan answered, 1)
 	unknown := make(chan error, 1)
 	s.hall.do(func(ctx context.Context) {
 		p := s.hall.submissions[a.Job]
@@ -225,19 +253,31 @@ func (s *Service) serveAnswer(ctx context.Context, from peer.ID, req []byte) ([]
 		s.hall.submit(ctx, a.Job, tasks.AnswerIn{Answer: a})
 	})
 	select {
-	case accepted := <-told:
-		return wire.MarshalAnswerReply(accepted)
+	case a := <-told:
+		if a.err != nil {
+			return nil, a.err
+		}
+		return wire.MarshalAnswerReply(a.accepted)
 	case err := <-unknown:
 		if err != nil {
 			return nil, err
 		}
 		return wire.MarshalAnswerReply(false)
-	case <-ctx.Done():
+	case <-ctx.Done(): // its output is still being fetched
+		s.hall.do(func(context.Context) {
+			if p := s.hall.submissions[a.Job]; p != nil {
+				p.waiting[a.Origin] = slices.DeleteFunc(p.waiting[a.Origin], func(w chan<- answered) bool { return w == told })
+			}
+		})
 		return nil, ctx.Err()
 	case <-run.Done():
 		return nil, notReady()
 	}
 }
+
+// answerAgain is when an origin may deliver an answer again that could not be
+// taken.
+const answerAgain = 5 * time.Second
 
 // answeredBefore is nil when the job was published here and has its answer.
 func (s *Service) answeredBefore(ctx context.Context, id tasks.JobID) error {
@@ -304,13 +344,18 @@ func (s *Service) Follow(ctx context.Context, id tasks.JobID) (wire.Progress, er
 
 // ask runs f on the hall's goroutine and waits for it.
 func (h *hall) ask(ctx context.Context, f func(*hall)) error {
+	return h.askWith(ctx, func(_ context.Context, h *hall) { f(h) })
+}
+
+// askWith is ask for what the hall's own context is needed.
+func (h *hall) askWith(ctx context.Context, f func(context.Context, *hall)) error {
 	run, ok := h.s.crew.enter()
 	if !ok {
 		return notReady()
 	}
 	defer h.s.crew.leave()
 	done := make(chan struct{})
-	h.do(func(context.Context) { f(h); close(done) })
+	h.do(func(ctx context.Context) { f(ctx, h); close(done) })
 	select {
 	case <-done:
 		return nil

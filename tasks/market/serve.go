@@ -121,6 +121,9 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 		s.bench.push(tasks.VerdictsIn{Origin: origin, Verdicts: mine})
 		s.bench.judged(ctx, origin, mine)
 	}
+	if err := s.bench.caughtUp(ctx); err != nil {
+		return nil, err
+	}
 	var refused []wire.RefusedLease
 	for _, sealed := range o.Leases {
 		r, err := s.takeLease(ctx, from, sealed)
@@ -281,7 +284,7 @@ func (s *Service) file(ctx context.Context, from peer.ID, job tasks.JobID, event
 		verdicts = append(verdicts, v)
 	}
 	if len(verdicts) > 0 {
-		s.tell(idOf(from), func(c *courier) { c.verdict = append(c.verdict, verdicts...) })
+		s.tell(idOf(from), func(c *courier) { c.judge(verdicts...) })
 	}
 	return len(verdicts) > 0, nil
 }

@@ -31,6 +31,7 @@ func openSubmission(sealed []byte) (wire.Submission, peer.ID, error) {
 		return wire.Submission{}, "", fmt.Errorf("submission: %w", err)
 	}
 	sub, err := wire.UnmarshalSubmission(payload)
+	sub.Spec = sub.Spec.WithDefaults() // what another left out
 	return sub, signer, err
 }
 
@@ -42,13 +43,17 @@ const splitPatience = 15 * time.Minute
 func (d *desk) split(ctx context.Context) (*tasks.Finish, error) {
 	deadline := time.Now().Add(splitPatience)
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-		list, err := d.plan(ctx)
+		list, err := d.planUntil(ctx)
 		if err == nil {
 			err := d.s.apply(ctx, wire.Change{Job: d.job.ID, Split: list})
 			return nil, err
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		var stopped *stopSplit
+		if errors.As(err, &stopped) {
+			return &stopped.finish, nil
 		}
 		var fatal *fatalSplit
 		switch {
@@ -61,10 +66,44 @@ func (d *desk) split(ctx context.Context) (*tasks.Finish, error) {
 		d.mu.Lock()
 		d.waits = tasks.Wait{Text: clip(err.Error()), Next: time.Now().Add(wait)}
 		d.mu.Unlock()
-		if cancelled, err := d.pause(ctx, wait); err != nil {
-			return nil, err
-		} else if cancelled {
-			return &tasks.Finish{State: tasks.Cancelled, Reason: tasks.CancelledByUser}, nil
+		if stopped, err := d.pause(ctx, wait); stopped != nil || err != nil {
+			return stopped, err
+		}
+	}
+}
+
+// stopSplit says that the job ended while it was being split.
+type stopSplit struct{ finish tasks.Finish }
+
+func (e *stopSplit) Error() string { return e.finish.Reason.String() }
+
+// planUntil does one try, and gives up as soon as the job is cancelled: what it
+// waits for may be large or far.
+func (d *desk) planUntil(ctx context.Context) ([]tasks.Task, error) {
+	type plan struct {
+		list []tasks.Task
+		err  error
+	}
+	try, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan plan, 1)
+	go func() {
+		list, err := d.plan(try)
+		done <- plan{list, err}
+	}()
+	var stopped *tasks.Finish
+	for {
+		select {
+		case p := <-done:
+			if stopped != nil {
+				return nil, &stopSplit{*stopped}
+			}
+			return p.list, p.err
+		case <-d.inbox.ready:
+			if f := d.stopped(); f != nil && stopped == nil {
+				stopped = f
+				stop()
+			}
 		}
 	}
 }
@@ -78,34 +117,38 @@ type fatalSplit struct {
 func (e *fatalSplit) Error() string { return e.err.Error() }
 func (e *fatalSplit) Unwrap() error { return e.err }
 
-// pause waits before the next try, and hears when the job is cancelled.
-func (d *desk) pause(ctx context.Context, wait time.Duration) (cancelled bool, err error) {
+// pause waits before the next try, and hears when the job ends.
+func (d *desk) pause(ctx context.Context, wait time.Duration) (stopped *tasks.Finish, err error) {
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
-			return d.cancelled(), nil
+			return d.stopped(), nil
 		case <-d.inbox.ready:
-			if d.cancelled() {
-				return true, nil
+			if f := d.stopped(); f != nil {
+				return f, nil
 			}
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// cancelled looks for a cancellation among what came while there is no machine.
+// stopped looks for the job's end among what came while there is no machine.
 // Nothing else can come that matters then.
-func (d *desk) cancelled() bool {
+func (d *desk) stopped() *tasks.Finish {
 	for _, e := range d.inbox.take(deskInbox) {
-		switch e.ev.(type) {
-		case tasks.CancelJob, tasks.Superseded:
-			return true
+		switch e := e.ev.(type) {
+		case tasks.CancelJob:
+			return &tasks.Finish{State: tasks.Cancelled, Reason: tasks.CancelledByUser, Detail: e.Detail}
+		case tasks.Superseded:
+			if e.Term >= d.job.Term {
+				return &tasks.Finish{State: tasks.Cancelled, Reason: tasks.StaleTerm, Detail: fmt.Sprintf("held by %s at term %d", e.By, e.Term)}
+			}
 		}
 	}
-	return false
+	return nil
 }
 
 // plan does one try.
@@ -123,14 +166,7 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := []tasks.CID{spec.Program}
-	for _, in := range spec.Inputs {
-		roots = append(roots, in.Source)
-	}
-	if spec.Reduce != nil {
-		roots = append(roots, spec.Reduce.Program)
-	}
-	for _, root := range roots {
+	for _, root := range rootsOf(spec) {
 		if err := d.bring(ctx, root, from, ticket); err != nil {
 			return nil, fmt.Errorf("fetch %s: %w", root, err)
 		}
@@ -143,6 +179,11 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 		files, err := d.s.cfg.Data.Files(ctx, in.Source)
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", in.Source, err)
+		}
+		for _, f := range files {
+			if err := wire.CheckPath(f.Path); err != nil {
+				return nil, &fatalSplit{tasks.SplitFailed, fmt.Errorf("a file of %s: %w", in.Source, err)}
+			}
 		}
 		sources = append(sources, tasks.Source{Input: in, Files: files})
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/kith-mesh/kith/p2p/auth"
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
 )
@@ -41,13 +43,20 @@ func (s *Service) Jobs(ctx context.Context) ([]JobView, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(views, published...), nil
+	views = append(views, published...)
+	slices.SortStableFunc(views, func(a, b JobView) int { return b.Record.Created.Compare(a.Record.Created) })
+	return views, nil
 }
 
 // Job gives one job.
 func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 	r, err := s.cfg.Store.Job(ctx, id)
 	if err == nil {
+		if r.State.Over() { // before this node started, perhaps
+			if _, err := s.machine(ctx, id); err != nil {
+				return JobView{}, err
+			}
+		}
 		v := s.view(r)
 		if sub, _, err := openSubmission(r.Submission); err == nil {
 			v.Spec = sub.Spec
@@ -84,6 +93,9 @@ func (s *Service) view(r wire.JobRecord) JobView {
 	switch {
 	case d.origin != nil:
 		v.Status, v.Why = d.origin.Status(), d.origin.Why(time.Now())
+		if len(v.Why) > 0 && v.Status.Waiting > 0 && v.Status.Leased == 0 {
+			v.Why[0].Text += s.whoIsThere(&v.Why[0].Next)
+		}
 		if v.Status.State.Over() && !r.State.Over() { // decided, and not durable yet
 			v.Status.State = tasks.Assembling
 		}
@@ -95,6 +107,35 @@ func (s *Service) view(r wire.JobRecord) JobView {
 		v.Why = []tasks.Wait{w}
 	}
 	return v
+}
+
+// whoIsThere says of whom work could be had, for a job that nobody works on.
+// next becomes sooner when this node's own pause ends before it.
+func (s *Service) whoIsThere(next *time.Time) string {
+	members, paused := 0, 0
+	for _, m := range s.host.Members() {
+		if m.Grant.Rights.Has(auth.Work) {
+			if members++; m.Capacity.Paused {
+				paused++
+			}
+		}
+	}
+	text := "; no other member is connected"
+	if members > 0 {
+		if text = fmt.Sprintf("; %d other members are connected", members); paused > 0 {
+			text += fmt.Sprintf(", %d of them paused", paused)
+		}
+	}
+	own, works := s.Work()
+	switch {
+	case !works:
+		text += "; this node itself runs no work"
+	case own.Paused:
+		if text += "; this node itself is paused"; !own.Until.IsZero() && (next.IsZero() || own.Until.Before(*next)) {
+			*next = own.Until
+		}
+	}
+	return text
 }
 
 // history finds a job in hand or among the last that were.
@@ -202,7 +243,13 @@ func (s *Service) machine(ctx context.Context, id tasks.JobID) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &desk{s: s, job: job, origin: m}, nil
+	d := &desk{s: s, job: job, origin: m}
+	if r.State.Over() {
+		s.mu.Lock()
+		s.remember(d)
+		s.mu.Unlock()
+	}
+	return d, nil
 }
 
 // Why says what a job waits for.
@@ -219,20 +266,59 @@ func (s *Service) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]wi
 	return s.cfg.Store.Logs(ctx, id, ref)
 }
 
-// Cancel ends a job of this node. One that is over already stays what it is.
+// Cancel ends a job of this node, or withdraws one that it published, and returns
+// when that is durable. One that is over already stays what it is.
 func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error {
 	if d := s.desk(id); d != nil {
 		d.push(tasks.CancelJob{Detail: clip(why)})
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.finish == nil {
+			return notReady()
+		}
 		return nil
 	}
 	r, err := s.cfg.Store.Job(ctx, id)
 	switch {
 	case err != nil:
-		return fmt.Errorf("job %s: %w", id, ErrNoJob)
+		return s.withdraw(ctx, id, why)
 	case r.State.Over():
 		return nil
 	}
 	return fmt.Errorf("job %s: this node is not its origin", id)
+}
+
+// withdraw answers a job that this node published itself: hosts that hold it
+// hear that it has its answer.
+func (s *Service) withdraw(ctx context.Context, id tasks.JobID, why string) error {
+	a := tasks.JobAnswer{Job: id, Origin: s.self, State: tasks.Cancelled, Reason: tasks.CancelledByUser, Detail: clip(why)}
+	told := make(chan answered, 1)
+	if err := s.hall.askWith(ctx, func(ctx context.Context, h *hall) {
+		p := h.submissions[id]
+		if p == nil {
+			if s.answeredBefore(ctx, id) == nil {
+				told <- answered{}
+			} else {
+				told <- answered{err: fmt.Errorf("job %s: %w", id, ErrNoJob)}
+			}
+			return
+		}
+		p.waiting[s.self] = append(p.waiting[s.self], told)
+		h.submit(ctx, id, tasks.AnswerIn{Answer: a})
+	}); err != nil {
+		return err
+	}
+	select {
+	case t := <-told:
+		return t.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Wait returns when a job is over, or ctx ends.

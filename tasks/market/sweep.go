@@ -34,6 +34,9 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 		if !over || s.desk(j.ID) != nil || !expired(now, since, j.Retention) || owed && !expired(now, since, 7*24*time.Hour) {
 			continue
 		}
+		if err := s.hall.ask(ctx, func(h *hall) { delete(h.adoptions, j.ID) }); err != nil {
+			return err // it must not speak of what is gone
+		}
 		if err := s.cfg.Data.Release(ctx, j.ID); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -45,7 +46,7 @@ func (s *Service) CheckTicket(ctx context.Context, from peer.ID, root tasks.CID,
 func (b *bench) made(job tasks.JobID, origin tasks.PeerID, root tasks.CID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if j := b.jobs[job]; j != nil && j.origin == origin && j.made[root] {
+	if j := b.jobs[workKey{origin, job}]; j != nil && j.made[root] {
 		return true
 	}
 	for _, o := range b.owed {
@@ -81,13 +82,5 @@ func (s *Service) checkSubmission(ctx context.Context, from peer.ID, job tasks.J
 
 // names reports whether a spec names a root.
 func names(spec tasks.Spec, root tasks.CID) bool {
-	if spec.Program == root || spec.Reduce != nil && spec.Reduce.Program == root {
-		return true
-	}
-	for _, in := range spec.Inputs {
-		if in.Source == root {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(rootsOf(spec), root)
 }

@@ -3,12 +3,20 @@ package wire
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire/internal/pb"
 )
 
 const maxPath = 4096
+
+// CheckPath tells why a file's path can't stand in a task.
+func CheckPath(path string) error {
+	c := &checker{}
+	c.text("path "+strconv.Quote(path[:min(len(path), 64)]), path, maxPath)
+	return c.err
+}
 
 // MarshalLease encodes a lease, to be sealed by its origin.
 func MarshalLease(l tasks.Lease) ([]byte, error) {
