@@ -144,9 +144,21 @@ func (n *Node) Peers(context.Context) ([]api.Peer, error) {
 		}
 		add(p, m.ID, m.Capacity)
 	}
+	troubles := n.host.Troubles()
+	problem := func(id peer.ID) string {
+		if t := troubles[id]; t.Why != nil {
+			return t.Why.Error()
+		}
+		return ""
+	}
 	for _, k := range n.host.Known() {
 		if !seen[k.ID] && k.ID != n.host.ID() {
-			add(api.Peer{RTTMs: ms(k.RTT)}, k.ID, k.Capacity)
+			add(api.Peer{RTTMs: ms(k.RTT), Problem: problem(k.ID)}, k.ID, k.Capacity)
+		}
+	}
+	for id, t := range troubles { // of members met in an earlier life
+		if !seen[id] && !stranger(t.Why) {
+			add(api.Peer{Problem: problem(id)}, id, p2p.Capacity{})
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Peer) int {
@@ -159,6 +171,16 @@ func (n *Node) Peers(context.Context) ([]api.Peer, error) {
 		return cmp.Or(cmp.Compare(near(a), near(b)), cmp.Compare(a.ID, b.ID))
 	})
 	return out, nil
+}
+
+// stranger reports whether a trouble is with a peer that is no member of this
+// mesh, rather than one that can't be reached or whose token does not hold now.
+func stranger(why error) bool {
+	switch p2p.RefusalCode(why) {
+	case p2p.CodeClock, p2p.CodeTokenExpired, p2p.CodeTokenRevoked:
+		return false
+	}
+	return errors.Is(why, p2p.ErrStranger)
 }
 
 // near is what a peer is sorted by: its measured RTT, else the predicted.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
@@ -100,10 +101,11 @@ type vitals struct {
 	known    int
 	reach    p2p.Reachability
 	loopback bool // every address is
+	troubles map[peer.ID]p2p.Trouble
 }
 
 func (n *Node) vitals() vitals {
-	return vitals{addrs: n.host.Raw().Addrs(), members: n.host.Members(), known: len(n.host.Known()), reach: n.host.Reachability(), loopback: n.loopbackOnly()}
+	return vitals{addrs: n.host.Raw().Addrs(), members: n.host.Members(), known: len(n.host.Known()), reach: n.host.Reachability(), loopback: n.loopbackOnly(), troubles: n.host.Troubles()}
 }
 
 // Doctor tries each step of this running node.
@@ -119,8 +121,8 @@ func (n *Node) doctor(ctx context.Context, v vitals) []api.Check {
 		{"listen", func(ctx context.Context) finding { return checkListening(ctx, v.addrs) }},
 		{"address", func(context.Context) finding { return checkAddress(n.cfg.Listen, addrs) }},
 		{"api", func(ctx context.Context) finding { return checkAPI(ctx, n.cfg.Home, n.cfg.APIListen, true) }},
-		{"members", func(context.Context) finding { return checkMembers(v.members, v.known) }},
-		{"clock", func(context.Context) finding { return checkClock(v.members) }},
+		{"members", func(context.Context) finding { return checkMembers(v) }},
+		{"clock", func(context.Context) finding { return checkClock(v) }},
 		{"reachability", func(context.Context) finding { return checkReachable(v.reach, v.loopback) }},
 		{"relay", func(context.Context) finding { return checkRelay(v.reach, v.loopback) }},
 	})
@@ -257,7 +259,7 @@ func checkListening(ctx context.Context, addrs []ma.Multiaddr) finding {
 			return fail("check this machine's firewall", "this machine can't dial its own %s: %v", a, err)
 		}
 		if err := c.Close(); err != nil {
-			return fail("", "close: %v", err)
+			return fail("try again", "close: %v", err)
 		}
 		dialled++
 	}
@@ -274,7 +276,7 @@ func checkAddress(listen []string, of func() ([]ma.Multiaddr, error)) finding {
 	}
 	addrs, err := of()
 	if err != nil {
-		return fail("", "this machine's addresses are not known: %v", err)
+		return fail("check the network's configuration", "this machine's addresses are not known: %v", err)
 	}
 	var private, public []string
 	for _, a := range addrs {
@@ -323,7 +325,7 @@ func checkAPI(ctx context.Context, home Home, listen string, running bool) findi
 			return fail("stop what uses it, or choose another address with --api-listen", "no node runs on this home, and its API could not listen on %s: %v", listen, err)
 		}
 		if err := l.Close(); err != nil {
-			return fail("", "close: %v", err)
+			return fail("try again", "close: %v", err)
 		}
 		return warn("start it with kith up", "no node runs on this home; its API could listen on %s", listen)
 	}
@@ -349,7 +351,7 @@ func checkAPI(ctx context.Context, home Home, listen string, running bool) findi
 	}
 	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return fail("", "the API at %s broke off: %v", at.Address, err)
+		return fail("try again, and look at the node's log", "the API at %s broke off: %v", at.Address, err)
 	}
 	switch res.StatusCode {
 	case http.StatusOK:
@@ -362,19 +364,36 @@ func checkAPI(ctx context.Context, home Home, listen string, running bool) findi
 	return fine("the API at %s answers to this home's token", at.Address)
 }
 
-func checkMembers(members []p2p.Member, known int) finding {
-	if len(members) > 0 {
-		return fine("connected with %d members; %d known", len(members), known)
+func checkMembers(v vitals) finding {
+	if len(v.members) > 0 {
+		return fine("connected with %d members; %d known", len(v.members), v.known)
 	}
-	if known <= 1 {
+	if v.known == 0 && len(v.troubles) == 0 {
 		return warn("invite another machine: kith invite create, then there kith up --join LINE", "no other member is known yet")
 	}
-	return fail("check the network and that the others run; kith peers names the problem of each", "none of the %d members known is connected", known)
+	var last p2p.Trouble
+	for _, t := range v.troubles {
+		if t.At.After(last.At) {
+			last = t
+		}
+	}
+	why := ""
+	if last.Why != nil {
+		why = fmt.Sprintf("; the last tried: %v", last.Why)
+	}
+	return fail("check the network and that the others run; kith peers names the problem of each", "none of the members known is connected%s", why)
 }
 
 // checkClock compares with the members' clocks, by what they claimed at hello.
-func checkClock(members []p2p.Member) finding {
+// Where the clocks are too far apart hello fails, and there are no members.
+func checkClock(v vitals) finding {
+	members := v.members
 	if len(members) == 0 {
+		for _, t := range v.troubles {
+			if p2p.RefusalCode(t.Why) == p2p.CodeClock {
+				return fail("set this machine's clock, or theirs: tokens bear at most an hour", "%v", t.Why)
+			}
+		}
 		return untried("no member is connected to compare with")
 	}
 	var apart []time.Duration
@@ -385,11 +404,18 @@ func checkClock(members []p2p.Member) finding {
 	median := apart[len(apart)/2]
 	switch {
 	case median.Abs() > auth.Skew:
-		return fail("set this machine's clock; tokens bear at most an hour", "the middle of %d members' clocks is %s from this one", len(members), median.Round(time.Second))
+		return fail("set this machine's clock; tokens bear at most an hour", "the middle of %d members' clocks is %s", len(members), beside(median))
 	case median.Abs() > clockNote:
-		return warn("set this machine's clock", "the middle of %d members' clocks is %s from this one", len(members), median.Round(time.Second))
+		return warn("set this machine's clock", "the middle of %d members' clocks is %s", len(members), beside(median))
 	}
 	return fine("within %s of the middle of %d members' clocks", max(median.Abs().Round(time.Second), time.Second), len(members))
+}
+
+func beside(ahead time.Duration) string {
+	if ahead < 0 {
+		return ahead.Abs().Round(time.Second).String() + " behind this one"
+	}
+	return ahead.Round(time.Second).String() + " ahead of this one"
 }
 
 // checkReachable says what members found when they dialled this node.

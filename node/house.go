@@ -101,6 +101,7 @@ func (n *Node) serveAPI(ctx context.Context) (err error) {
 	if err := n.cfg.Home.writeAPIAddress(a.String()); err != nil {
 		return err
 	}
+	close(n.served)
 	defer func() {
 		if rm := os.Remove(n.cfg.Home.APIFile()); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
 			err = errors.Join(err, fmt.Errorf("remove %s: %w", n.cfg.Home.APIFile(), rm))

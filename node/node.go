@@ -50,6 +50,9 @@ type Node struct {
 
 	closers []func() error // in the order of opening
 	once    sync.Once
+	asked   context.Context // ends when Stop is called
+	ask     context.CancelFunc
+	served  chan struct{} // closed when the home says where the API is
 	ready   chan struct{} // closed when all services are up
 
 	mu      sync.Mutex
@@ -65,7 +68,8 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), ready: make(chan struct{}), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
+	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), served: make(chan struct{}), ready: make(chan struct{}), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
+	n.asked, n.ask = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -243,7 +247,7 @@ func (n *Node) openAPI() error {
 	jobs := &jobsBackend{n: n}
 	b := api.Backend{
 		Node: n, Peers: n, Invites: n, Data: data, Uploads: data, Pins: data, Archive: data,
-		Submit: jobs, Jobs: jobs, Results: jobs, Policy: n, Doctor: n, Events: n.events,
+		Submit: jobs, Jobs: jobs, Results: jobs, Policy: n, Doctor: n, Events: n.events, Stop: n,
 	}
 	n.api, err = api.New(api.Config{
 		Backend: b, Token: token, Listen: n.cfg.APIListen, Hosts: n.cfg.APIHosts, Version: Version(),
@@ -256,6 +260,9 @@ func (n *Node) openAPI() error {
 // start and closes the node. It can run once.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.Close()) }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	context.AfterFunc(n.asked, stop)
 	services := []service{{name: "p2p", run: n.host.Run, up: n.host.Ready()}}
 	if n.runner != nil {
 		services = append(services, service{name: "runner", run: n.runner.Serve})
@@ -269,12 +276,18 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		service{name: "housekeeping", run: n.keepHouse},
 	)
 	if n.api != nil {
-		services = append(services, service{name: "api", run: n.serveAPI})
+		services = append(services, service{name: "api", run: n.serveAPI, up: n.served})
 	}
 	return runAll(ctx, services, n.up)
 }
 
-// Ready is closed when all services are up.
+// Stop makes Run end, as if its context had.
+func (n *Node) Stop(context.Context) error {
+	n.ask()
+	return nil
+}
+
+// Up is closed when all services are up.
 func (n *Node) Up() <-chan struct{} { return n.ready }
 
 // Close releases what New opened. Run does so by itself.
