@@ -78,7 +78,8 @@ const memoryDSN = "file::memory:?_txlock=immediate"
 func fileDSN(path string) string {
 	q := url.Values{
 		"_txlock": {"immediate"}, // a writer that waits beats one that fails half-way
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"},
+		// Temporary files in memory: a container's root may be read-only, and have no /tmp.
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "temp_store(MEMORY)"},
 	}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
