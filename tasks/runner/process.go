@@ -97,9 +97,7 @@ func (r *Runner) spawn(ctx context.Context) (*child, error) {
 		c.discard()
 		return nil, fmt.Errorf("start child: %w", err)
 	}
-	r.mu.Lock()
-	r.isolation = hello.Isolation
-	r.mu.Unlock()
+	r.stands(hello.Isolation)
 	return c, nil
 }
 
@@ -287,9 +285,7 @@ func (c *child) load(ctx context.Context, p Program, t Task) (Result, error) {
 		}
 		return Result{}, why
 	}
-	c.r.mu.Lock()
-	c.r.isolation = ready.Isolation
-	c.r.mu.Unlock()
+	c.r.stands(ready.Isolation)
 	if tasks.Reason(ready.Reason) != tasks.OK { // the child is ending
 		return Result{Reason: tasks.Reason(ready.Reason), Detail: clip(ready.Detail)}, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,6 +87,7 @@ type Runner struct {
 
 	mu        sync.Mutex
 	isolation string
+	told      []string // what of it was logged
 	blank     *child
 	idle      []*child // least recently used first
 	live      map[*child]struct{}
@@ -176,6 +178,20 @@ func (r *Runner) Isolation() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.isolation
+}
+
+// stands notes what a child stands behind, and logs each once: it differs between
+// one that waits and one that has its program.
+func (r *Runner) stands(isolation string) {
+	r.mu.Lock()
+	fresh := r.isolation != isolation && !slices.Contains(r.told, isolation) && len(r.told) < 8
+	if r.isolation = isolation; fresh {
+		r.told = append(r.told, isolation)
+	}
+	r.mu.Unlock()
+	if fresh {
+		r.cfg.Log.Info("programs are walled off", "by", isolation)
+	}
 }
 
 // Run runs one task and waits for it. A program's failure is the Result's
