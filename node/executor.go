@@ -26,14 +26,27 @@ const (
 	spill        = 1 << 20  // bytes of stdout kept in memory before a file takes over
 )
 
+// engine runs one program; a runner.Runner does.
+type engine interface {
+	Run(ctx context.Context, p runner.Program, t runner.Task) (runner.Result, error)
+}
+
 // executor runs tasks: it reads program and inputs from the store, and leaves
 // the output there. It implements market.Runner.
 type executor struct {
 	store    *storage.Store
-	runner   *runner.Runner
+	runner   engine
 	scratch  string // for inputs that programs see as files, and for outputs
 	serial   atomic.Uint64
 	programs programs
+	shared   exports
+}
+
+// workOver lets go of what was made for a job, when this node has no work on it
+// any more.
+func (e *executor) workOver(job tasks.JobID) error {
+	e.runner.Forget(job)
+	return e.shared.forget(job)
 }
 
 // Run runs one task. Everything it needs must be in the store.
@@ -41,6 +54,7 @@ func (e *executor) Run(ctx context.Context, x tasks.Execution) (out tasks.Outcom
 	if x.Kind != tasks.KindWasm {
 		return tasks.Outcome{Reason: tasks.WorkerLacks, Detail: fmt.Sprintf("no runner for kind %q", x.Kind)}, nil
 	}
+	defer e.use(x)()
 	program, err := e.programs.load(ctx, e.store, x.Program)
 	if err != nil {
 		if errors.Is(err, errProgram) {
@@ -53,7 +67,8 @@ func (e *executor) Run(ctx context.Context, x tasks.Execution) (out tasks.Outcom
 		return tasks.Outcome{}, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	inputs, err := e.inputs(ctx, x.Inputs, filepath.Join(dir, "in"))
+	inputs, release, err := e.inputs(ctx, x, filepath.Join(dir, "in"))
+	defer func() { err = errors.Join(err, release()) }()
 	if err != nil {
 		return failedInput(err)
 	}
@@ -76,7 +91,27 @@ func (e *executor) Run(ctx context.Context, x tasks.Execution) (out tasks.Outcom
 	if res.Reason != tasks.OK {
 		return out, nil
 	}
-	return out, e.keep(ctx, x.Job, stdout, folder, res.OutFiles > 0, &out)
+	err = e.keep(ctx, x.Job, stdout, folder, res.OutFiles > 0, &out)
+	return out, err
+}
+
+// use keeps all that the task reads from the collector. What is no CID fails
+// where it is read.
+func (e *executor) use(x tasks.Execution) (release func()) {
+	var roots []cid.Cid
+	add := func(c tasks.CID) {
+		if root, err := cid.Decode(string(c)); err == nil {
+			roots = append(roots, root)
+		}
+	}
+	add(x.Program)
+	for _, s := range x.Stdin {
+		add(s.Root)
+	}
+	for _, s := range x.Inputs {
+		add(s.Root)
+	}
+	return e.store.Use(roots...)
 }
 
 // spanFaults are the job's own: what it names is not as it says.
@@ -97,26 +132,45 @@ func failedInput(err error) (tasks.Outcome, error) {
 	return tasks.Outcome{}, fmt.Errorf("read input: %w", err)
 }
 
-// inputs writes named inputs to files and folders under dir.
-func (e *executor) inputs(ctx context.Context, named map[string]tasks.Span, dir string) (map[string]string, error) {
-	if len(named) == 0 {
-		return nil, nil
+// inputs writes named inputs to files and folders: what every map task of a job
+// reads whole, once for all of them; the rest under dir. The paths are good until
+// release, which is to be called also after an error.
+func (e *executor) inputs(ctx context.Context, x tasks.Execution, dir string) (paths map[string]string, release func() error, err error) {
+	var releases []func() error
+	release = func() error {
+		var errs []error
+		for _, r := range releases {
+			errs = append(errs, r())
+		}
+		return errors.Join(errs...)
+	}
+	if len(x.Inputs) == 0 {
+		return nil, release, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+		return nil, release, err
 	}
-	paths := make(map[string]string, len(named))
-	for name, span := range named {
+	paths = make(map[string]string, len(x.Inputs))
+	for name, span := range x.Inputs {
 		if !filepath.IsLocal(name) || filepath.Base(name) != name {
-			return nil, fmt.Errorf("input name %q: %w", name, storage.ErrEscape)
+			return nil, release, fmt.Errorf("input name %q: %w", name, storage.ErrEscape)
 		}
 		at := filepath.Join(dir, name)
-		if err := e.input(ctx, span, at); err != nil {
-			return nil, fmt.Errorf("input %s: %w", name, err)
+		if x.Ref.Stage == tasks.StageMap && span.Offset == 0 && span.Length < 0 {
+			var done func() error
+			at, done, err = e.shared.acquire(ctx, exportKey{x.Job, span}, e.scratch, func(path string) error { return e.input(ctx, span, path) })
+			if err == nil {
+				releases = append(releases, done)
+			}
+		} else {
+			err = e.input(ctx, span, at)
+		}
+		if err != nil {
+			return nil, release, fmt.Errorf("input %s: %w", name, err)
 		}
 		paths[name] = at
 	}
-	return paths, nil
+	return paths, release, nil
 }
 
 func (e *executor) input(ctx context.Context, span tasks.Span, at string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/storage"
 	"github.com/kith-mesh/kith/storage/transfer"
 	"github.com/kith-mesh/kith/tasks"
@@ -29,6 +30,7 @@ type jobData struct {
 	store    *storage.Store
 	transfer *transfer.Service
 	inUse    inUse
+	workOver func(tasks.JobID) error // called when this node has no work on a job any more; may be nil
 }
 
 // fetcherKeeps is how long what was fetched for tasks is kept from the
@@ -126,11 +128,23 @@ func (d *jobData) Open(ctx context.Context, span tasks.Span) (io.ReadCloser, err
 	return d.store.Open(ctx, c, span.Path, span.Offset, span.Length)
 }
 
+// nothing is the CID of no bytes.
+var nothing = func() cid.Cid {
+	c, err := storage.SumBytes(nil)
+	if err != nil {
+		panic(err) // SHA-256 is always there
+	}
+	return c
+}()
+
 // Hold makes an output durable here and keeps it for the job.
 func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, error) {
 	root, err := decode(h.Output)
 	if err != nil {
 		return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
+	}
+	if h.Inline == nil && root == nothing {
+		h.Inline = []byte{} // the wire does not tell it from none; many tasks have it
 	}
 	switch {
 	case h.Inline != nil:
@@ -144,10 +158,15 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 		}
 		want := transfer.Want{Root: root, Length: -1, From: []peer.ID{h.From}, Ticket: h.Ticket}
 		if err := d.transfer.Fetch(ctx, want, nil); err != nil {
-			if errors.Is(err, storage.ErrFull) || ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			var r *p2p.Refusal
+			switch {
+			case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
 				return market.Held{}, err
+			case errors.Is(err, transfer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.As(err, &r),
+				errors.Is(err, storage.ErrNode), errors.Is(err, storage.ErrCorrupt):
+				return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
 			}
-			return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
+			return market.Held{}, err // a full disk is not its worker's fault
 		}
 	}
 	if err := d.Keep(ctx, h.Job, h.Output); err != nil {
@@ -224,7 +243,11 @@ func (d *jobData) Release(ctx context.Context, job tasks.JobID) error {
 // ReleaseWork ends a worker's pin of an output, or all of a job's.
 func (d *jobData) ReleaseWork(ctx context.Context, job tasks.JobID, output tasks.CID) error {
 	if output == "" {
-		return d.store.ReleaseOwner(ctx, workOwner(job))
+		err := d.store.ReleaseOwner(ctx, workOwner(job))
+		if d.workOver != nil {
+			err = errors.Join(err, d.workOver(job))
+		}
+		return err
 	}
 	c, err := decode(output)
 	if err != nil {

@@ -217,7 +217,9 @@ func (n *Node) openWork() (err error) {
 		if err != nil {
 			return err
 		}
-		c.Runner, c.Version = &executor{store: n.store, runner: n.runner, scratch: work}, runner.Version()
+		exec := &executor{store: n.store, runner: n.runner, scratch: work}
+		data.workOver = exec.workOver
+		c.Runner, c.Version = exec, runner.Version()
 	}
 	if n.market, err = market.New(c); err != nil {
 		return err
