@@ -29,6 +29,7 @@ const (
 // engine runs one program; a runner.Runner does.
 type engine interface {
 	Run(ctx context.Context, p runner.Program, t runner.Task) (runner.Result, error)
+	Forget(job tasks.JobID) // no more tasks of it are to come
 }
 
 // executor runs tasks: it reads program and inputs from the store, and leaves
