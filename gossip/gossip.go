@@ -27,8 +27,8 @@ import (
 type Config struct {
 	OfferRate  rate.Limit // offers taken from one origin, per second; 5
 	OfferBurst int        // at once; 20
-	JobRate    rate.Limit // job messages taken from one origin, per second; 2
-	JobBurst   int        // at once; 10
+	JobRate    rate.Limit // job messages of up to 4 KiB taken from one origin, per second; 20. A larger one counts as several
+	JobBurst   int        // at once; 200
 
 	Now        func() time.Time // wall clock, for stamps; default time.Now
 	Log        *slog.Logger     // default: none
@@ -50,10 +50,10 @@ func (c Config) withDefaults() Config {
 		c.OfferBurst = 20
 	}
 	if c.JobRate == 0 {
-		c.JobRate = 2
+		c.JobRate = 20
 	}
 	if c.JobBurst == 0 {
-		c.JobBurst = 10
+		c.JobBurst = 200
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -62,7 +62,7 @@ func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, error) {
 		case len(m.GetData()) == 0 || len(m.GetData()) > MaxJob:
 			s.cfg.Log.Warn("peer misbehaved", "peer", from, "protocol", Jobs.Name, "err", errTooLarge)
 			return pubsub.ValidationReject
-		case !limits.allow(m.GetFrom(), time.Now()):
+		case !limits.allow(m.GetFrom(), len(m.GetData()), time.Now()):
 			s.counts.verdict(limited)
 			return pubsub.ValidationIgnore
 		}
@@ -112,7 +112,11 @@ type turn struct {
 	used    time.Time
 }
 
-func (l *perOrigin) allow(id peer.ID, now time.Time) bool {
+// jobWeight is how many bytes count as one message: an origin's heartbeats, one
+// for each of its jobs, are small and many; what is published is large and rare.
+const jobWeight = 4 << 10
+
+func (l *perOrigin) allow(id peer.ID, size int, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.of[id]
@@ -130,5 +134,5 @@ func (l *perOrigin) allow(id peer.ID, now time.Time) bool {
 		l.of[id] = t
 	}
 	t.used = now
-	return t.limiter.AllowN(now, 1)
+	return t.limiter.AllowN(now, 1+size/jobWeight)
 }
