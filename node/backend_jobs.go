@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"github.com/kith-mesh/kith/api"
+	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/storage"
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/market"
@@ -19,7 +20,6 @@ import (
 const (
 	maxResults = 10_000          // in one answer
 	followTime = 2 * time.Second // to ask a published job's origin how it stands
-	inlineAll  = wire.MaxInline  // bytes of all blobs of one submission
 )
 
 // jobsBackend implements api.Submitter, api.Jobs and api.Results.
@@ -42,6 +42,19 @@ func jobError(err error) error {
 		return e
 	case errors.As(err, &busy):
 		return api.Busy(tasks.OriginBusy, busy.RetryAfter, "%v", err)
+	case errors.Is(err, market.ErrTooLarge):
+		return api.Invalid("name large programs and inputs by CID", "%v", err)
+	case errors.Is(err, market.ErrNotOrigin):
+		return api.Conflict("cancel it at its origin, which kith job shows", "%v", err)
+	}
+	var refused *p2p.Refusal
+	switch {
+	case !errors.As(err, &refused):
+		return err
+	case refused.Code == p2p.CodeRights || refused.Code == p2p.CodeNotMember:
+		return api.Refused(tasks.NotMember, "ask who invited you for a token that allows it; kith token shows yours", "%v", err)
+	case refused.RetryAfter > 0:
+		return api.Busy(tasks.OriginBusy, refused.RetryAfter, "%v", err)
 	}
 	return err
 }
@@ -100,6 +113,9 @@ func (b *jobsBackend) Publish(ctx context.Context, spec tasks.Spec, opts api.Pub
 		}
 	}
 	id, err := b.n.market.Publish(ctx, spec, blobs, nil)
+	if errors.Is(err, market.ErrTooLarge) && len(blobs) > 0 { // the spec itself is long: all by CID
+		id, err = b.n.market.Publish(ctx, spec, nil, nil)
+	}
 	return id, jobError(err)
 }
 
@@ -113,7 +129,7 @@ func (b *jobsBackend) blobs(ctx context.Context, spec tasks.Spec) ([]wire.Blob, 
 		if err != nil {
 			return nil, err
 		}
-		if seen[c] || root.Type() != cid.Raw {
+		if seen[c] || root.Type() != cid.Raw || len(out) == wire.MaxBlobs {
 			continue
 		}
 		seen[c] = true
@@ -227,13 +243,7 @@ func (b *jobsBackend) Cancel(ctx context.Context, id tasks.JobID) error {
 	if v.Status.State.Over() {
 		return api.Conflict("", "job %s is %s already", id, stateName(v.Status.State))
 	}
-	if err := b.n.market.Cancel(ctx, id, "cancelled by the user"); err != nil {
-		if errors.Is(err, market.ErrNoJob) {
-			return jobError(err)
-		}
-		return api.Conflict("cancel it at its origin, which kith job shows", "%v", err)
-	}
-	return nil
+	return jobError(b.n.market.Cancel(ctx, id, "cancelled by the user"))
 }
 
 // Why says what the job waits for.
@@ -303,6 +313,11 @@ func (b *jobsBackend) task(t tasks.TaskStatus) api.Task {
 // Logs shows the ends of the logs that a task's attempts left.
 func (b *jobsBackend) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]api.Log, error) {
 	records, err := b.n.market.Logs(ctx, id, ref)
+	if errors.Is(err, market.ErrNoJob) {
+		if v, known := b.n.market.Job(ctx, id); known == nil && v.Published {
+			return nil, api.NotFound("kith job shows its origin, which keeps them", "job %s was published: its logs are not here", id)
+		}
+	}
 	if err != nil {
 		return nil, jobError(err)
 	}

@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,6 +15,10 @@ import (
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
 )
+
+// ErrTooLarge is wrapped by Publish when a submission and what travels along with
+// it do not fit into one message.
+var ErrTooLarge = errors.New("the submission is too large")
 
 // BusyError says that this node holds as many jobs as it may.
 type BusyError struct{ RetryAfter time.Duration }
@@ -103,7 +108,7 @@ func (s *Service) Publish(ctx context.Context, spec tasks.Spec, blobs []wire.Blo
 		return "", fmt.Errorf("publish: %w", err)
 	}
 	if n := len(sealed) + 1; n > MaxTopic {
-		return "", fmt.Errorf("publish: the submission has %d bytes, at most %d may be published: name large programs and inputs by CID", n, MaxTopic)
+		return "", fmt.Errorf("publish: %w: %d bytes, at most %d may be published", ErrTooLarge, n, MaxTopic)
 	}
 	r := wire.PublishedRecord{ID: id, Submission: sealed, Name: sub.Spec.Name, Created: s.cfg.Now(), Retention: sub.Spec.Retention}
 	if err := s.cfg.Store.AddPublished(ctx, r); err != nil {

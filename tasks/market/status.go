@@ -15,6 +15,9 @@ import (
 // ErrNoJob says that this node knows no job of that ID.
 var ErrNoJob = errors.New("no such job here")
 
+// ErrNotOrigin says that another node decides the job.
+var ErrNotOrigin = errors.New("this node is not its origin")
+
 // JobView is a job as people see it.
 type JobView struct {
 	Record wire.JobRecord // without the submission
@@ -290,7 +293,7 @@ func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error 
 	case r.State.Over():
 		return nil
 	}
-	return fmt.Errorf("job %s: this node is not its origin", id)
+	return fmt.Errorf("job %s: %w", id, ErrNotOrigin)
 }
 
 // withdraw answers a job that this node published itself: hosts that hold it

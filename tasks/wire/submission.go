@@ -27,11 +27,13 @@ type Blob struct {
 	Data []byte
 }
 
+// MaxBlobs is how many files travel along with a submission.
+const MaxBlobs = 16
+
 const (
 	maxArgs      = 1024
 	maxArgsBytes = 64 << 10
 	maxInputs    = 256
-	maxBlobs     = 16
 	maxRecord    = 8 << 10
 	maxName      = 256
 )
@@ -65,7 +67,7 @@ func UnmarshalSubmission(b []byte) (Submission, error) {
 		c.fail("nonce of %d bytes, at least 16 are needed", len(s.Nonce))
 	}
 	total := 0
-	for _, b := range m.Blobs[:c.count("blobs", len(m.Blobs), maxBlobs)] {
+	for _, b := range m.Blobs[:c.count("blobs", len(m.Blobs), MaxBlobs)] {
 		total += len(b.Data)
 		s.Blobs = append(s.Blobs, Blob{CID: c.cidText("blob", b.Cid), Data: b.Data})
 	}
