@@ -18,7 +18,7 @@ import (
 
 // JoinProtocol redeems an invite, or admits a newcomer to an open mesh. It is
 // open: whoever asks is not a member yet.
-var JoinProtocol = Protocol{Name: "join", Version: "1.0.0", MaxMessage: 48 << 10, Deadline: 10 * time.Second, Streams: 1, Rate: 0.5, Burst: 5, Open: true}
+var JoinProtocol = Protocol{Name: "join", Version: "1.0.0", MaxMessage: 48 << 10, MaxRequest: 1 << 10, Deadline: 10 * time.Second, Streams: 1, Rate: 0.5, Burst: 5, Open: true}
 
 // charterProtocol tells newcomers on the LAN of an open mesh. It carries no
 // mesh in its ID, since they don't know it yet.

@@ -184,8 +184,17 @@ func (b *book) evict() bool {
 	if worst != "" {
 		delete(b.known, string(b.peers[worst].record))
 		delete(b.peers, worst)
+		b.h.raw.Peerstore().ClearAddrs(worst) // libp2p would keep a million
 	}
 	return worst != ""
+}
+
+// knows reports whether a peer was a member to us.
+func (b *book) knows(id peer.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.peers[id]
+	return p != nil && !p.met.IsZero()
 }
 
 // met notes that a peer said hello as a member, and where we reached it.

@@ -41,7 +41,10 @@ func (b *bounds) enter(id peer.ID, limit int, now time.Time) (*share, *Refusal) 
 	s := b.peers[id]
 	if s == nil {
 		if len(b.peers) >= maxShares {
-			b.sweep(now)
+			b.sweep(now, keepShare)
+		}
+		if len(b.peers) >= maxShares { // identities cost nothing: forget who is not here
+			b.sweep(now, 0)
 		}
 		if len(b.peers) >= maxShares {
 			return nil, &Refusal{Code: CodeBusy, Text: "too many peers at once", RetryAfter: time.Second}
@@ -66,13 +69,14 @@ func (b *bounds) leave(id peer.ID, now time.Time) {
 	s.streams--
 	s.idle = now
 	if len(b.peers) > maxShares/2 {
-		b.sweep(now)
+		b.sweep(now, keepShare)
 	}
 }
 
-func (b *bounds) sweep(now time.Time) {
+// sweep forgets who has had no stream open for so long.
+func (b *bounds) sweep(now time.Time, idle time.Duration) {
 	for id, s := range b.peers {
-		if s.streams == 0 && now.Sub(s.idle) > keepShare {
+		if s.streams == 0 && now.Sub(s.idle) >= idle {
 			delete(b.peers, id)
 		}
 	}

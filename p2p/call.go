@@ -27,8 +27,8 @@ var ErrLost = errors.New("connection lost before the answer")
 // there is no connection. A refusal comes back as a *Refusal.
 func (h *Host) Call(ctx context.Context, to peer.ID, p Protocol, req []byte) ([]byte, error) {
 	p = p.withDefaults()
-	if len(req) > p.MaxMessage {
-		return nil, fmt.Errorf("call %s: %w", p.Name, errTooLarge{uint64(len(req)), uint64(p.MaxMessage)})
+	if len(req) > p.MaxRequest {
+		return nil, fmt.Errorf("call %s: %w", p.Name, errTooLarge{uint64(len(req)), uint64(p.MaxRequest)})
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.Deadline)
 	defer cancel()
@@ -179,7 +179,7 @@ func (v *pipe) run(ctx context.Context) {
 
 func (v *pipe) read(r *bufio.Reader) error {
 	for {
-		b, err := readTimed(v.s, r, v.p)
+		b, err := readTimed(v.s, r, v.p.Deadline, v.p.MaxMessage)
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,8 @@ const (
 	frameOverhead = 1 + 4*binary.MaxVarintLen64 + maxRefusalText
 	// firstRead bounds what a length alone can make us allocate.
 	firstRead = 256 << 10
+	// askedRead is the same for what we asked for.
+	askedRead = 2<<20 + 4<<10
 	bufSize   = 4 << 10
 	simBuf    = 256 // hundreds of simulated nodes share one machine's memory
 )
@@ -56,7 +58,7 @@ type frame struct {
 
 // readFrame reads the next frame's bytes. It returns io.EOF only between
 // frames.
-func readFrame(r *bufio.Reader, max int) ([]byte, error) {
+func readFrame(r *bufio.Reader, max, first int) ([]byte, error) {
 	size, err := binary.ReadUvarint(r)
 	if err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
@@ -70,13 +72,13 @@ func readFrame(r *bufio.Reader, max int) ([]byte, error) {
 	if size == 0 {
 		return nil, fmt.Errorf("%w: it is empty", errMalformed)
 	}
-	return readBody(r, int(size))
+	return readBody(r, int(size), first)
 }
 
-// readBody grows the buffer as bytes arrive, so that a length alone costs the
-// sender more than us.
-func readBody(r io.Reader, size int) ([]byte, error) {
-	buf := make([]byte, min(size, firstRead))
+// readBody grows the buffer as bytes arrive beyond the first, so that a length
+// alone costs the sender more than us.
+func readBody(r io.Reader, size, first int) ([]byte, error) {
+	buf := make([]byte, min(size, first))
 	n := 0
 	for {
 		m, err := io.ReadFull(r, buf[n:])

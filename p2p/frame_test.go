@@ -27,7 +27,7 @@ func TestFrames(t *testing.T) {
 			if err := writeFrame(&buf, f); err != nil {
 				t.Fatal(err)
 			}
-			b, err := readFrame(bufio.NewReader(iotest.HalfReader(&buf)), 1<<20)
+			b, err := readFrame(bufio.NewReader(iotest.HalfReader(&buf)), 1<<20, firstRead)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,7 +47,7 @@ func TestFrames(t *testing.T) {
 
 func TestFrameLimits(t *testing.T) {
 	read := func(b ...byte) error {
-		_, err := readFrame(bufio.NewReader(bytes.NewReader(b)), 10)
+		_, err := readFrame(bufio.NewReader(bytes.NewReader(b)), 10, firstRead)
 		return err
 	}
 	if err := read(); err != io.EOF {
@@ -67,7 +67,7 @@ func TestFrameLimits(t *testing.T) {
 	}
 	// A large length with nothing behind it costs no more than the first read.
 	got := testing.AllocsPerRun(10, func() {
-		_, err := readBody(strings.NewReader("abc"), 64<<20)
+		_, err := readBody(strings.NewReader("abc"), 64<<20, firstRead)
 		if err != io.ErrUnexpectedEOF {
 			t.Errorf("got %v", err)
 		}
@@ -77,7 +77,7 @@ func TestFrameLimits(t *testing.T) {
 	}
 	long := frame{kind: kindRefusal, refusal: &Refusal{Code: 1, Text: strings.Repeat("é", 1000)}}
 	head, _ := appendFrame(nil, long)
-	if b, err := readFrame(bufio.NewReader(bytes.NewReader(head)), 1); err != nil {
+	if b, err := readFrame(bufio.NewReader(bytes.NewReader(head)), 1, firstRead); err != nil {
 		t.Error(err)
 	} else if f, err := decodeFrame(b); err != nil || len(f.refusal.Text) > maxRefusalText+2 {
 		t.Errorf("%v, %d bytes of text", err, len(f.refusal.Text))
@@ -93,7 +93,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add(append(head, rest...))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b, err := readFrame(bufio.NewReader(bytes.NewReader(in)), 1<<10)
+		b, err := readFrame(bufio.NewReader(bytes.NewReader(in)), 1<<10, firstRead)
 		if err != nil {
 			return
 		}
@@ -103,13 +103,13 @@ func FuzzFrame(f *testing.F) {
 		}
 		if v.kind == kindRefusal { // its text is cleaned, so only the meaning survives
 			head, _ := appendFrame(nil, v)
-			if _, err := readFrame(bufio.NewReader(bytes.NewReader(head)), 1<<10); err != nil {
+			if _, err := readFrame(bufio.NewReader(bytes.NewReader(head)), 1<<10, firstRead); err != nil {
 				t.Fatalf("written again: %v", err)
 			}
 			return
 		}
 		head, rest := appendFrame(nil, v)
-		b2, err := readFrame(bufio.NewReader(bytes.NewReader(append(head, rest...))), 1<<10)
+		b2, err := readFrame(bufio.NewReader(bytes.NewReader(append(head, rest...))), 1<<10, firstRead)
 		if err != nil {
 			t.Fatalf("written again: %v", err)
 		}

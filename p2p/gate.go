@@ -21,6 +21,9 @@ var ErrStranger = errors.New("the peer is not a member of this mesh")
 // KeepStrangers says otherwise.
 const strangerMost = 30 * time.Second
 
+// expelAfter is how long one who was a member stays connected.
+const expelAfter = time.Second
+
 // gate knows who of the connected peers is a member. Every connection begins
 // with hello; a peer without one is a stranger, and soon closed.
 type gate struct {
@@ -33,6 +36,7 @@ type gate struct {
 	wake      chan struct{} // holds one when queue is not empty
 	refused   map[peer.ID]verdict
 	troubles  troubles
+	old       map[peer.ID]struct{} // members of now and before, at most maxOld
 
 	watchers []func(peer.ID, bool)
 	keepers  []func(peer.ID) bool
@@ -48,6 +52,7 @@ type verdict struct {
 const (
 	keepVerdict = 10 * time.Second
 	maxVerdicts = 256
+	maxOld      = 1024
 )
 
 // passage is one connected peer's state. It goes from waiting to member or
@@ -81,7 +86,7 @@ type memberEvent struct {
 }
 
 func newGate(h *Host) *gate {
-	return &gate{h: h, peers: map[peer.ID]*passage{}, refused: map[peer.ID]verdict{}, wake: make(chan struct{}, 1)}
+	return &gate{h: h, peers: map[peer.ID]*passage{}, refused: map[peer.ID]verdict{}, old: map[peer.ID]struct{}{}, wake: make(chan struct{}, 1)}
 }
 
 func (g *gate) start() {
@@ -106,11 +111,16 @@ func (h *Host) KeepStrangers(f func(peer.ID) bool) {
 
 func (g *gate) connected(_ network.Network, c network.Conn) {
 	id, outbound := c.RemotePeer(), c.Stat().Direction == network.DirOutbound
+	met := g.h.book.knows(id)
 	g.mu.Lock()
+	if _, ok := g.old[id]; ok {
+		met = true
+	}
 	p := g.peers[id]
 	fresh := p == nil
 	if fresh {
-		if !outbound && g.strangers >= g.h.cfg.MaxStrangers {
+		// Strangers who take all places can't keep out who was a member before.
+		if !outbound && !met && g.strangers >= g.h.cfg.MaxStrangers {
 			g.mu.Unlock()
 			g.h.metrics.turnedAway()
 			go0(g.h, func() { _ = c.CloseWithError(network.ConnResourceLimitExceeded) })
@@ -265,6 +275,13 @@ func (g *gate) admit(id peer.ID, hi hello, grant auth.Grant) {
 		p.member, p.since = true, g.h.now()
 		g.notify(id, true)
 	}
+	if _, ok := g.old[id]; !ok && len(g.old) >= maxOld {
+		for gone := range g.old {
+			delete(g.old, gone)
+			break
+		}
+	}
+	g.old[id] = struct{}{}
 	delete(g.refused, id)
 	g.troubles.clear(id)
 	p.token, p.grant, p.agent, p.why = hi.token, grant, hi.agent, nil
@@ -299,9 +316,28 @@ func (g *gate) refuse(id peer.ID, why error) {
 			g.strangers++
 		}
 		g.notify(id, false)
+		g.h.tasks.spawn(func(ctx context.Context) { g.expel(ctx, id, p) })
 	}
 	p.why = why
 	p.settle()
+}
+
+// expel closes a peer that was a member: the streams that it opened as one must
+// not outlive that. It has the time to read why, or to say a better hello.
+func (g *gate) expel(ctx context.Context, id peer.ID, p *passage) {
+	timer := time.NewTimer(expelAfter)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	g.mu.Lock()
+	stays := p.member || g.peers[id] != p
+	g.mu.Unlock()
+	if !stays {
+		_ = g.h.raw.Network().ClosePeer(id)
+	}
 }
 
 func (g *gate) isMember(id peer.ID) bool {

@@ -163,7 +163,7 @@ func writeHello(w io.Writer, m hello) error {
 }
 
 func readHello(r io.Reader, p Protocol) (hello, error) {
-	b, err := readFrame(bufio.NewReaderSize(r, 1<<10), p.MaxMessage)
+	b, err := readFrame(bufio.NewReaderSize(r, 1<<10), p.MaxMessage, firstRead)
 	if err != nil {
 		return hello{}, err
 	}

@@ -168,7 +168,7 @@ func ask(ctx context.Context, h host.Host, mesh auth.MeshID, to peer.AddrInfo, r
 	if err := writeFrame(s, frame{kind: kindRequest, id: 1, wait: JoinProtocol.Deadline, payload: b}); err != nil {
 		return nil, err
 	}
-	raw, err := readFrame(bufio.NewReader(s), JoinProtocol.MaxMessage)
+	raw, err := readFrame(bufio.NewReader(s), JoinProtocol.MaxMessage, firstRead)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = ErrLost

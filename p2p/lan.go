@@ -32,6 +32,7 @@ const (
 	maxLANPeers  = 32
 	maxLANAddrs  = 8
 	lanAskFor    = 5 * time.Second
+	lanDials     = 4
 	lanWellKnown = 4101 // zeroconf wants a port; peers read the addresses
 )
 
@@ -101,7 +102,7 @@ func AskCharter(ctx context.Context, h host.Host, pi peer.AddrInfo) (Found, erro
 	if err := s.SetReadDeadline(time.Now().Add(lanAskFor)); err != nil {
 		return Found{}, err
 	}
-	b, err := readFrame(bufio.NewReader(s), auth.MaxCharter)
+	b, err := readFrame(bufio.NewReader(s), auth.MaxCharter, firstRead)
 	if err != nil {
 		return Found{}, err
 	}
@@ -139,7 +140,8 @@ func browse(ctx context.Context, f func(peer.AddrInfo)) error {
 	return nil
 }
 
-// readEntry reads the addresses in an announcement; only those of a LAN count.
+// readEntry reads the addresses in an announcement, which anybody on the LAN can
+// make: names, and addresses that lead back into this machine, do not count.
 func readEntry(texts []string) []peer.AddrInfo {
 	var addrs []ma.Multiaddr
 	for _, t := range texts {
@@ -149,6 +151,10 @@ func readEntry(texts []string) []peer.AddrInfo {
 		}
 		a, err := ma.NewMultiaddr(s)
 		if err != nil || isRelayed(a) {
+			continue
+		}
+		ip, ok := ipOf(a)
+		if !ok || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() {
 			continue
 		}
 		addrs = append(addrs, a)
@@ -170,22 +176,39 @@ func (h *Host) advertise(ctx context.Context) {
 	defer work.Wait()
 	work.Go(func() { h.announce(ctx) })
 	tried := map[peer.ID]time.Time{}
+	slots := make(chan struct{}, lanDials)
 	if err := browse(ctx, func(pi peer.AddrInfo) {
 		if pi.ID == h.id || h.connectedTo(pi.ID) || time.Since(tried[pi.ID]) < mostRedialBackoff {
 			return
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			return // it will announce itself again
 		}
 		if len(tried) >= maxLANPeers {
 			clear(tried)
 		}
 		tried[pi.ID] = time.Now()
 		work.Go(func() {
-			if err := h.Connect(ctx, pi); err != nil && ctx.Err() == nil {
+			defer func() { <-slots }()
+			if err := h.approach(ctx, pi); err != nil && ctx.Err() == nil {
 				h.log.Debug("a peer of the LAN is no member", "peer", pi.ID, "err", err)
 			}
 		})
 	}); err != nil {
 		h.log.Warn("other members on the LAN are not looked for", "err", err)
 	}
+}
+
+// approach connects to a peer that announced itself. Its addresses are its own
+// word, not this machine's user's.
+func (h *Host) approach(ctx context.Context, pi peer.AddrInfo) error {
+	good := slices.DeleteFunc(slices.Clone(pi.Addrs), func(a ma.Multiaddr) bool { return !h.net.dialable(pi.ID, a, pi.Addrs) })
+	if err := h.dial(ctx, peer.AddrInfo{ID: pi.ID, Addrs: good}); err != nil {
+		return err
+	}
+	return h.gate.wait(ctx, pi.ID)
 }
 
 // announce publishes our LAN addresses, anew when they change.

@@ -1,8 +1,8 @@
 package p2p
 
 import (
-	"bytes"
 	"cmp"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -74,10 +74,21 @@ type contact struct {
 }
 
 // telling is when a member was hinted at over a connection, and by which record:
-// the same bytes don't travel twice. Records are shared, not copied.
+// the same bytes don't travel twice. Only their sum is kept, or a peer could make
+// us hold megabytes.
 type telling struct {
 	at     time.Time
-	record []byte
+	record uint64
+}
+
+var telltale = maphash.MakeSeed()
+
+// sumOf is 0 for no record.
+func sumOf(record []byte) uint64 {
+	if len(record) == 0 {
+		return 0
+	}
+	return maphash.Bytes(telltale, record) | 1
 }
 
 // want is what one side holds a link for.
@@ -190,7 +201,7 @@ func (o *overlay) hear(from, id peer.ID, record []byte, at coord.Coordinate, age
 	seen := now.Add(-min(max(age, 0), o.cfg.Expire))
 	c := o.known[id]
 	if s := o.known[from]; s != nil && s.told != nil && len(s.told) < 4*o.cfg.Candidates {
-		t := telling{at: now, record: record}
+		t := telling{at: now, record: sumOf(record)}
 		if len(record) == 0 {
 			t.record = s.told[id].record
 		}
@@ -357,11 +368,12 @@ func (o *overlay) hintsFor(to peer.ID, now time.Time) []hint {
 			age = 0
 		}
 		told := hint{id: c.id, record: c.record, coord: c.coord, age: age}
-		if bytes.Equal(peerAt.told[c.id].record, c.record) {
+		sum := sumOf(c.record)
+		if peerAt.told[c.id].record == sum {
 			told.record = nil
 		}
 		hints = append(hints, told)
-		peerAt.told[c.id] = telling{at: now, record: c.record}
+		peerAt.told[c.id] = telling{at: now, record: sum}
 	}
 	return hints
 }

@@ -54,7 +54,7 @@ func newNetView(cfg Config) *netView {
 func (v *netView) trust(pi peer.AddrInfo) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.trusted) >= maxTrusted {
+	if v.trusted[pi.ID] == nil && len(v.trusted) >= maxTrusted {
 		return
 	}
 	v.trusted[pi.ID] = slices.Clone(pi.Addrs[:min(len(pi.Addrs), maxRecordAddrs)])

@@ -19,6 +19,7 @@ type Protocol struct {
 	Version string // semantic version, such as 1.0.0
 
 	MaxMessage int           // bytes of one message; default 64 KiB, at most 64 MiB
+	MaxRequest int           // of a request, or of a message to who serves a Stream; default MaxMessage
 	Deadline   time.Duration // of one request, or of one message on a Stream; default 30 s
 	Streams    int           // inbound per peer: requests at work at once, or open streams; default 64
 	Rate       rate.Limit    // inbound requests or streams per peer and second; default 1000
@@ -44,6 +45,9 @@ func (p Protocol) ID(mesh auth.MeshID) protocol.ID {
 func (p Protocol) withDefaults() Protocol {
 	if p.MaxMessage == 0 {
 		p.MaxMessage = defaultMaxMessage
+	}
+	if p.MaxRequest == 0 {
+		p.MaxRequest = p.MaxMessage
 	}
 	if p.Deadline == 0 {
 		p.Deadline = defaultDeadline
@@ -77,6 +81,9 @@ func (p Protocol) Check() error {
 	}
 	if p.MaxMessage < 0 || p.MaxMessage > mostMaxMessage {
 		errs = append(errs, fmt.Errorf("MaxMessage %d: want 1 to %d", p.MaxMessage, mostMaxMessage))
+	}
+	if p.MaxRequest < 0 || p.MaxRequest > max(p.MaxMessage, defaultMaxMessage) {
+		errs = append(errs, fmt.Errorf("MaxRequest %d: want at most MaxMessage", p.MaxRequest))
 	}
 	if p.Deadline < 0 || p.Streams < 0 || p.Rate < 0 || p.Burst < 0 {
 		errs = append(errs, errors.New("a bound is below zero"))

@@ -67,7 +67,7 @@ func (v *server) run(ctx context.Context, b *bounds) {
 	}()
 	r := bufio.NewReaderSize(v.s, v.h.bufSize())
 	for {
-		b, err := readTimed(v.s, r, v.p)
+		b, err := readTimed(v.s, r, v.p.Deadline, v.p.MaxRequest)
 		if err == nil {
 			err = v.take(ctx, share, b)
 		}
@@ -86,19 +86,19 @@ func (v *server) run(ctx context.Context, b *bounds) {
 
 // readTimed waits for a frame as long as it takes, and then for its rest no
 // longer than the deadline.
-func readTimed(s network.Stream, r *bufio.Reader, p Protocol) ([]byte, error) {
+func readTimed(s network.Stream, r *bufio.Reader, deadline time.Duration, max int) ([]byte, error) {
 	if _, err := r.Peek(1); err != nil {
 		return nil, err
 	}
 	if there, err := r.Peek(r.Buffered()); err != nil {
 		return nil, err
 	} else if size, n := binary.Uvarint(there); n > 0 && size <= uint64(len(there)-n) {
-		return readFrame(r, p.MaxMessage) // all of it has arrived
+		return readFrame(r, max, firstRead) // all of it has arrived
 	}
-	if err := s.SetReadDeadline(time.Now().Add(p.Deadline)); err != nil {
+	if err := s.SetReadDeadline(time.Now().Add(deadline)); err != nil {
 		return nil, err
 	}
-	b, err := readFrame(r, p.MaxMessage)
+	b, err := readFrame(r, max, firstRead)
 	if err != nil {
 		return nil, err
 	}

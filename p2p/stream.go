@@ -13,7 +13,7 @@ import (
 )
 
 // Stream carries messages of one protocol between two members, each within the
-// protocol's MaxMessage. One goroutine may read while another writes.
+// protocol's MaxMessage, or MaxRequest on their way to who serves it. One goroutine may read while another writes.
 type Stream struct {
 	h    *Host
 	p    Protocol
@@ -21,10 +21,15 @@ type Stream struct {
 	r    *bufio.Reader
 	peer peer.ID
 	head []byte
+
+	reads, writes int // the most bytes of one message
+	first         int // of a message's bytes that its length alone makes us hold
 }
 
+// wrapStream is for who serves the stream.
 func (h *Host) wrapStream(p Protocol, s network.Stream) *Stream {
-	return &Stream{h: h, p: p, s: s, r: bufio.NewReaderSize(s, h.bufSize()), peer: s.Conn().RemotePeer()}
+	return &Stream{h: h, p: p, s: s, r: bufio.NewReaderSize(s, h.bufSize()), peer: s.Conn().RemotePeer(),
+		reads: p.MaxRequest, writes: p.MaxMessage, first: firstRead}
 }
 
 // HandleStream serves streams. Call it before Run. At most p.Streams are open
@@ -78,7 +83,11 @@ func (h *Host) Open(ctx context.Context, to peer.ID, p Protocol) (*Stream, error
 	if err != nil {
 		return nil, fmt.Errorf("open %s to %s: %w", p.Name, short(to), err)
 	}
-	return h.wrapStream(p, s), nil
+	out := h.wrapStream(p, s)
+	// How many streams there are is for us to say here, so that a message's
+	// buffer need not grow as its bytes come: that costs a copy.
+	out.reads, out.writes, out.first = p.MaxMessage, p.MaxRequest, askedRead
+	return out, nil
 }
 
 // Peer is who stands at the other end.
@@ -87,8 +96,8 @@ func (s *Stream) Peer() peer.ID { return s.peer }
 // WriteMsg sends one message; it takes at most the protocol's deadline. An
 // error breaks the stream.
 func (s *Stream) WriteMsg(b []byte) error {
-	if len(b) > s.p.MaxMessage {
-		return fmt.Errorf("write %s: %w", s.p.Name, errTooLarge{uint64(len(b)), uint64(s.p.MaxMessage)})
+	if len(b) > s.writes {
+		return fmt.Errorf("write %s: %w", s.p.Name, errTooLarge{uint64(len(b)), uint64(s.writes)})
 	}
 	return s.write(frame{kind: kindMessage, payload: b})
 }
@@ -117,7 +126,7 @@ func (s *Stream) ReadMsg() ([]byte, error) {
 	if err := s.s.SetReadDeadline(time.Now().Add(s.p.Deadline)); err != nil {
 		return nil, fmt.Errorf("read %s: %w", s.p.Name, err)
 	}
-	b, err := readFrame(s.r, s.p.MaxMessage)
+	b, err := readFrame(s.r, s.reads, s.first)
 	if err == io.EOF {
 		return nil, io.EOF
 	}
@@ -130,8 +139,8 @@ func (s *Stream) ReadMsg() ([]byte, error) {
 	}
 	switch f.kind {
 	case kindMessage:
-		if len(f.payload) > s.p.MaxMessage {
-			return nil, fmt.Errorf("read %s: %w", s.p.Name, errTooLarge{uint64(len(f.payload)), uint64(s.p.MaxMessage)})
+		if len(f.payload) > s.reads {
+			return nil, fmt.Errorf("read %s: %w", s.p.Name, errTooLarge{uint64(len(f.payload)), uint64(s.reads)})
 		}
 		return f.payload, nil
 	case kindRefusal:

@@ -57,6 +57,9 @@ func readCapacity(in *pb.Capacity) (Capacity, error) {
 		if len(k) > maxKindLen {
 			return Capacity{}, fmt.Errorf("capacity: a kind of %d bytes, at most %d", len(k), maxKindLen)
 		}
+		if cleanText(k) != k {
+			return Capacity{}, fmt.Errorf("capacity: kind %q holds what can't be shown", k)
+		}
 	}
 	return Capacity{Cores: in.Cores, Memory: in.Memory, Disk: in.Disk, Kinds: in.Kinds, Paused: in.Paused, Rights: auth.Rights(in.Rights)}, nil
 }

@@ -251,3 +251,22 @@ func TestSecretStaysHidden(t *testing.T) {
 		t.Errorf("read back: %v", err)
 	}
 }
+
+// What an issuer wrote must not steer the terminal that shows it.
+func TestNamesCanBeShown(t *testing.T) {
+	root, member := newNode(t, 1), newNode(t, 4)
+	token, err := Mint(root.key, Subject{Peer: member.id, Rights: Work, Expires: now.Add(time.Hour), Name: "a\x1b[2Jb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g, err := token.Verify(meshOf(t, root), member.id, now, nil); err != nil || strings.ContainsRune(g.Name, 0x1b) {
+		t.Errorf("named %q, %v", g.Name, err)
+	}
+	b, err := Charter{Name: "m\x1b]0;x\a"}.Sign(root.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := ParseCharter(b); err != nil || strings.ContainsAny(c.Name, "\x1b\a") {
+		t.Errorf("mesh named %q, %v", c.Name, err)
+	}
+}

@@ -88,7 +88,7 @@ func ParseCharter(b []byte) (Charter, error) {
 	if msg.Issued > maxUnix || msg.Issued < -maxUnix {
 		return Charter{}, errors.New("charter: a time out of range")
 	}
-	c := Charter{Mesh: mesh, Name: msg.Name, Open: msg.Open, Rights: Rights(msg.Rights) & AllRights, Issued: time.Unix(msg.Issued, 0)}
+	c := Charter{Mesh: mesh, Name: printable(msg.Name), Open: msg.Open, Rights: Rights(msg.Rights) & AllRights, Issued: time.Unix(msg.Issued, 0)}
 	if err := c.check(); err != nil {
 		return Charter{}, fmt.Errorf("charter: %w", err)
 	}

@@ -3,7 +3,9 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/kith-mesh/kith/p2p/auth/internal/pb"
@@ -286,12 +288,22 @@ func openGrant(link []byte) (Grant, crypto.PubKey, error) {
 	}
 	g := Grant{
 		Mesh: mesh, Subject: subject, Issuer: issuer, Rights: Rights(msg.Rights) & AllRights,
-		Expires: time.Unix(msg.Expires, 0), Name: msg.Name,
+		Expires: time.Unix(msg.Expires, 0), Name: printable(msg.Name),
 	}
 	if msg.Issued > 0 {
 		g.Issued = time.Unix(msg.Issued, 0)
 	}
 	return g, env.PublicKey, nil
+}
+
+// printable keeps a name that another issuer chose from steering a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 const maxUnix = 1 << 40 // far beyond any calendar, far from overflow
