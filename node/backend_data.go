@@ -166,9 +166,12 @@ func (d *dataBackend) Fetch(ctx context.Context, root tasks.CID, path string, pr
 	if err != nil {
 		return api.Root{}, dataError(err)
 	}
-	out := api.Root{CID: e.CID.String(), Size: e.Size, Files: 1, Dir: e.Type == storage.Folder}
+	out := api.Root{CID: e.CID.String()}
+	if out.Size, out.Files, out.Dir, err = measure(ctx, d.store, e.CID); err != nil {
+		return api.Root{}, dataError(err)
+	}
 	if r, err := d.store.Root(ctx, e.CID); err == nil {
-		out.Name, out.Size, out.Files = r.Name, r.Size, int64(r.Files)
+		out.Name = r.Name
 	}
 	return out, nil
 }
@@ -319,6 +322,11 @@ func (d *dataBackend) Pins(ctx context.Context) ([]api.Pin, error) {
 		pin := api.Pin{CID: p.Root.String(), Owner: string(p.Owner), Until: p.Until}
 		if r, err := d.store.Root(ctx, p.Root); err == nil {
 			pin.Name, pin.Size, pin.Audience = r.Name, r.Size, api.Audience(r.Audience.String())
+		}
+		if pin.Size == 0 { // not known of what was fetched
+			if e, err := d.store.Stat(ctx, p.Root, ""); err == nil && e.Type == storage.File {
+				pin.Size = e.Size
+			}
 		}
 		out = append(out, pin)
 	}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/kith-mesh/kith/node/policy"
 )
 
 const (
@@ -36,11 +38,17 @@ func (n *Node) keepHouse(ctx context.Context) error {
 
 // endPause resumes work when a pause has lasted its time.
 func (n *Node) endPause(ctx context.Context) {
-	p := n.currentPolicy()
-	if !p.Paused || p.PausedAt(n.cfg.Now()) {
+	over := func(p policy.Policy) bool { return p.Paused && !p.PausedAt(n.cfg.Now()) }
+	if !over(n.currentPolicy()) {
 		return
 	}
-	if err := n.setPolicy(ctx, p.Resume()); err != nil && ctx.Err() == nil {
+	err := n.changePolicy(ctx, func(p policy.Policy) (policy.Policy, error) {
+		if over(p) {
+			p = p.Resume()
+		}
+		return p, nil
+	})
+	if err != nil && ctx.Err() == nil {
 		n.log.Error("pause could not be ended", "err", err)
 	}
 }

@@ -137,6 +137,14 @@ var nothing = func() cid.Cid {
 	return c
 }()
 
+var emptyFile = sync.OnceValue(func() cid.Cid {
+	c, err := storage.SumBytes(nil)
+	if err != nil {
+		panic(err) // a hash of nothing
+	}
+	return c
+})
+
 // Hold makes an output durable here and keeps it for the job.
 func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, error) {
 	root, err := decode(h.Output)
@@ -147,7 +155,7 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 		h.Inline = []byte{} // the wire does not tell it from none; many tasks have it
 	}
 	switch {
-	case h.Inline != nil:
+	case h.Inline != nil, root.Equals(emptyFile()): // no bytes are to be fetched
 		if err := d.Put(ctx, h.Job, h.Output, h.Inline); err != nil {
 			return market.Held{}, err
 		}
@@ -172,15 +180,30 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 	if err := d.Keep(ctx, h.Job, h.Output); err != nil {
 		return market.Held{}, err
 	}
-	e, err := d.store.Stat(ctx, root, "")
+	size, _, folder, err := measure(ctx, d.store, root)
+	return market.Held{Output: h.Output, Size: size, Folder: folder}, err
+}
+
+// measure counts the bytes and files of what is here. The store knows them of
+// what it was given, not of what was fetched.
+func measure(ctx context.Context, s *storage.Store, root cid.Cid) (size, files int64, folder bool, err error) {
+	e, err := s.Stat(ctx, root, "")
 	if err != nil {
-		return market.Held{}, err
+		return 0, 0, false, err
 	}
-	r, err := d.store.Root(ctx, root)
-	if err != nil {
-		return market.Held{}, err
+	if e.Type != storage.Folder {
+		return e.Size, 1, false, nil
 	}
-	return market.Held{Output: h.Output, Size: r.Size, Folder: e.Type == storage.Folder}, nil
+	if r, err := s.Root(ctx, root); err == nil && r.Files > 0 {
+		return r.Size, int64(r.Files), true, nil
+	}
+	err = s.Walk(ctx, root, "", func(e storage.Entry) error {
+		if e.Type == storage.File {
+			size, files = size+e.Size, files+1
+		}
+		return nil
+	})
+	return size, files, true, err
 }
 
 // Keep pins a root for the job.

@@ -55,6 +55,8 @@ type Node struct {
 	served  chan struct{} // closed when the home says where the API is
 	ready   chan struct{} // closed when all services are up
 
+	changing sync.Mutex // held while the policy changes
+
 	mu      sync.Mutex
 	policy  policy.Policy
 	revoked map[peer.ID]bool

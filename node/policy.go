@@ -76,11 +76,17 @@ func (n *Node) workLimits() tasks.SetLimits {
 	return l
 }
 
-// setPolicy makes a policy durable, then in force.
-func (n *Node) setPolicy(ctx context.Context, p policy.Policy) error {
+// changePolicy makes what f says of the policy durable, then puts it in force.
+func (n *Node) changePolicy(ctx context.Context, f func(policy.Policy) (policy.Policy, error)) error {
+	n.changing.Lock() // two changes at once would lose one
+	defer n.changing.Unlock()
+	old := n.currentPolicy()
+	p, err := f(old)
+	if err != nil {
+		return err
+	}
 	var b []byte
 	if p.Paused {
-		var err error
 		if b, err = json.Marshal(pause{Version: 1, Until: p.Until}); err != nil {
 			return err
 		}
@@ -89,11 +95,10 @@ func (n *Node) setPolicy(ctx context.Context, p policy.Policy) error {
 		return err
 	}
 	n.mu.Lock()
-	changed := n.policy.Paused != p.Paused
 	n.policy = p
 	n.mu.Unlock()
 	n.enforcePolicy()
-	if changed {
+	if old.Paused != p.Paused {
 		n.events.policy(p.Paused)
 	}
 	return nil
@@ -119,21 +124,18 @@ func (n *Node) showPolicy() api.Policy {
 
 // Pause takes no new work for d, or until Resume when d is 0.
 func (n *Node) Pause(ctx context.Context, d time.Duration) (api.Policy, error) {
-	p, err := n.currentPolicy().Pause(n.cfg.Now(), d)
-	if err != nil {
-		return api.Policy{}, api.Invalid("for example 2h, or nothing to pause until resumed", "%v", err)
-	}
-	return n.showPolicyAfter(ctx, p)
+	err := n.changePolicy(ctx, func(p policy.Policy) (policy.Policy, error) {
+		p, err := p.Pause(n.cfg.Now(), d)
+		if err != nil {
+			err = api.Invalid("for example 2h, or nothing to pause until resumed", "%v", err)
+		}
+		return p, err
+	})
+	return n.showPolicy(), err
 }
 
 // Resume ends a pause.
 func (n *Node) Resume(ctx context.Context) (api.Policy, error) {
-	return n.showPolicyAfter(ctx, n.currentPolicy().Resume())
-}
-
-func (n *Node) showPolicyAfter(ctx context.Context, p policy.Policy) (api.Policy, error) {
-	if err := n.setPolicy(ctx, p); err != nil {
-		return api.Policy{}, err
-	}
-	return n.showPolicy(), nil
+	err := n.changePolicy(ctx, func(p policy.Policy) (policy.Policy, error) { return p.Resume(), nil })
+	return n.showPolicy(), err
 }
