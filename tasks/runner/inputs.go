@@ -15,68 +15,106 @@ import (
 )
 
 // inputs is /in: a folder of named host files and folders that can only be
-// read. Links are followed as long as they stay within their folder.
+// read. Links are followed as long as they stay within their folder. A reduce
+// has an input for every task of the map, so few are kept open at once.
 type inputs struct {
 	sysfs.UnimplementedFS
 	named map[string]input
 	names []string
+	roots []openRoot // of folders, the one used last at the end
 	open  int
 }
 
-// input is a folder, or one file of it.
+// input is a folder, or a single file.
 type input struct {
-	root *os.Root
-	file string // in root; "": root itself
+	path string
+	dir  bool
 }
+
+// openRoot is a folder input in use.
+type openRoot struct {
+	name string
+	root *os.Root
+}
+
+// maxRoots is how many folder inputs are open at once.
+const maxRoots = 16
+
+// place looks at files under one input. *os.Root is one.
+type place interface {
+	Lstat(name string) (fs.FileInfo, error)
+	Stat(name string) (fs.FileInfo, error)
+	Readlink(name string) (string, error)
+	Open(name string) (*os.File, error)
+}
+
+// single is an input that is one file, which is no link. It has no other name.
+type single string
+
+func (f single) Lstat(string) (fs.FileInfo, error) { return os.Lstat(string(f)) }
+func (f single) Stat(string) (fs.FileInfo, error)  { return os.Lstat(string(f)) }
+func (f single) Readlink(string) (string, error)   { return "", fs.ErrInvalid }
+func (f single) Open(string) (*os.File, error)     { return os.Open(string(f)) }
 
 func openInputs(paths map[string]string) (*inputs, error) {
 	in := &inputs{named: map[string]input{}}
 	for name, p := range paths {
-		info, err := os.Stat(p)
-		if err != nil {
-			return nil, fmt.Errorf("input %q: %w", name, err)
-		}
-		var i input
-		switch {
-		case info.IsDir():
-			i.root, err = os.OpenRoot(p)
-		case info.Mode().IsRegular():
-			dir, base := splitPath(p)
-			i.file = base
-			i.root, err = os.OpenRoot(dir)
-		default:
+		info, err := os.Lstat(p)
+		if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
 			err = fmt.Errorf("%s is %v, neither file nor folder", p, info.Mode().Type())
 		}
 		if err != nil {
 			return nil, fmt.Errorf("input %q: %w", name, err)
 		}
-		in.named[name] = i
+		in.named[name] = input{path: p, dir: info.IsDir()}
 		in.names = append(in.names, name)
 	}
 	slices.Sort(in.names)
 	return in, nil
 }
 
-func splitPath(p string) (dir, base string) {
-	i := strings.LastIndexByte(p, os.PathSeparator)
-	return p[:i+1], p[i+1:]
+// root opens a folder input, and closes the one that was not used for longest.
+func (in *inputs) root(name, path string) (*os.Root, error) {
+	for i, r := range in.roots {
+		if r.name == name {
+			in.roots = append(slices.Delete(in.roots, i, i+1), r)
+			return r.root, nil
+		}
+	}
+	if len(in.roots) == maxRoots {
+		if err := in.roots[0].root.Close(); err != nil {
+			return nil, err
+		}
+		in.roots = slices.Delete(in.roots, 0, 1)
+	}
+	r, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	in.roots = append(in.roots, openRoot{name, r})
+	return r, nil
 }
 
-// find gives the root that holds name and the path in it.
-func (in *inputs) find(name string) (*os.Root, string, sysfs.Errno) {
+// find gives the place that holds name and the path in it.
+func (in *inputs) find(name string) (place, string, sysfs.Errno) {
 	top, rest, below := strings.Cut(name, "/")
 	i, ok := in.named[top]
 	switch {
 	case !ok:
 		return nil, "", sysfs.ENOENT
-	case i.file != "" && below:
+	case !i.dir && below:
 		return nil, "", sysfs.ENOTDIR
-	case i.file != "":
-		return i.root, i.file, 0
-	case !below:
-		return i.root, ".", 0
+	case !i.dir:
+		return single(i.path), "", 0
 	}
-	return i.root, rest, 0
+	root, err := in.root(top, i.path)
+	if err != nil {
+		return nil, "", errnoOf(err)
+	}
+	if !below {
+		rest = "."
+	}
+	return root, rest, 0
 }
 
 // info tells of the file at name; follow says whether a last link is followed.
