@@ -49,6 +49,9 @@ func CheckCID(c cid.Cid) error {
 	if err := verifcid.ValidateCid(verifcid.DefaultAllowlist, c); err != nil {
 		return fmt.Errorf("cid %s: %w: %w", c, err, ErrNode)
 	}
+	if c.Prefix().MhType == mh.SHA1 { // two contents for one CID can be bought
+		return fmt.Errorf("cid %s uses SHA-1: add the data again with SHA-256: %w", c, ErrNode)
+	}
 	switch c.Prefix().Codec {
 	case cid.Raw, cid.DagProtobuf:
 		return nil

@@ -244,6 +244,8 @@ func TestExportStaysInside(t *testing.T) {
 			&ipld.Link{Name: "l", Cid: sym(outside)}, &ipld.Link{Name: "l", Cid: dir}),
 		"inner link and folder of one name": craft(t, s, unixfs.FolderPBData(),
 			&ipld.Link{Name: "k", Cid: sym("nowhere")}, &ipld.Link{Name: "k", Cid: dir}),
+		"upwards through a link": craft(t, s, unixfs.FolderPBData(),
+			&ipld.Link{Name: "k", Cid: sym(".")}, &ipld.Link{Name: "l", Cid: sym("k/k/../../x")}),
 		"link alone": sym("x"),
 	} {
 		dest := filepath.Join(t.TempDir(), "out")

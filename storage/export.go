@@ -152,12 +152,24 @@ func (x *exporter) folder(ctx context.Context, root cid.Cid, p, dest string) (er
 }
 
 // checkLink refuses a link at p whose target is absolute or leaves the folder.
+// The way up may only come first: p's parents are folders, but what comes after
+// a name may be a link, of which ".." is anywhere.
 func checkLink(p, target string) error {
+	bad := fmt.Errorf("link %q to %q: %w", p, target, ErrEscape)
 	if target == "" || strings.ContainsAny(target, "\\\x00") || path.IsAbs(target) || filepath.IsAbs(target) || filepath.VolumeName(target) != "" {
-		return fmt.Errorf("link %q to %q: %w", p, target, ErrEscape)
+		return bad
 	}
-	if to := path.Join(path.Dir(p), target); to == ".." || strings.HasPrefix(to, "../") {
-		return fmt.Errorf("link %q to %q: %w", p, target, ErrEscape)
+	up, down := strings.Count(path.Clean(p), "/"), false
+	for e := range strings.SplitSeq(target, "/") {
+		switch e {
+		case "", ".":
+		case "..":
+			if up--; up < 0 || down {
+				return bad
+			}
+		default:
+			down = true
+		}
 	}
 	return nil
 }

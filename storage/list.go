@@ -49,7 +49,7 @@ func (s *Store) Ls(ctx context.Context, root cid.Cid, p string) ([]Entry, error)
 		return []Entry{entryOf(path.Base(path.Clean("/"+p)), c, n)}, nil
 	}
 	var out []Entry
-	err = s.children(ctx, n, 0, func(k kid) error {
+	err = s.children(ctx, n, func(k kid) error {
 		e, _, err := s.child(ctx, k.name, k)
 		if err != nil {
 			return err
@@ -92,7 +92,7 @@ func (w *walker) walk(ctx context.Context, e Entry, n *node, depth int) error {
 	if n == nil {
 		return fmt.Errorf("folder %q: %w", e.Path, notFound(e.CID))
 	}
-	return w.s.children(ctx, n, 0, func(k kid) error {
+	return w.s.children(ctx, n, func(k kid) error {
 		e, n, err := w.s.child(ctx, path.Join(e.Path, k.name), k)
 		if err != nil {
 			return err
@@ -172,8 +172,14 @@ func (s *Store) lookup(ctx context.Context, root cid.Cid, p string) (cid.Cid, *n
 	return c, n, err
 }
 
-// children calls f for a folder's entries, with their plain names, through shards.
-func (s *Store) children(ctx context.Context, n *node, level int, f func(kid) error) error {
+// children calls f for a folder's entries, with their plain names, through
+// shards. A name has one place among the shards: one that is empty, or occurs
+// twice, is no folder's but a way to make a few blocks seem endless.
+func (s *Store) children(ctx context.Context, n *node, f func(kid) error) error {
+	return s.shards(ctx, n, 0, map[cid.Cid]struct{}{}, f)
+}
+
+func (s *Store) shards(ctx context.Context, n *node, level int, seen map[cid.Cid]struct{}, f func(kid) error) error {
 	for _, k := range n.kids {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -195,10 +201,12 @@ func (s *Store) children(ctx context.Context, n *node, level int, f func(kid) er
 		if err != nil {
 			return err
 		}
-		if sub.kind != kindShard || (level+2)*n.width > 64 {
+		_, twice := seen[k.cid]
+		seen[k.cid] = struct{}{}
+		if sub.kind != kindShard || (level+2)*n.width > 64 || twice || len(sub.kids) == 0 {
 			return fmt.Errorf("shard %s at level %d: %w", k.cid, level+1, ErrNode)
 		}
-		if err := s.children(ctx, sub, level+1, f); err != nil {
+		if err := s.shards(ctx, sub, level+1, seen, f); err != nil {
 			return err
 		}
 	}

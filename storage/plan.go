@@ -35,6 +35,10 @@ func (s Span) Check() error {
 // maxFrontier bounds the blocks that a plan knows and has not been given.
 const maxFrontier = 1 << 17
 
+// maxSteps bounds the frontier of a deep tree, whose first nodes must be opened
+// however wide they are.
+const maxSteps = 4 * maxFrontier
+
 // Plan walks the blocks that a span needs, in the order of their bytes, while
 // the caller brings them: Next names a block, Got takes it and learns of its
 // children. Subtrees that occur twice are walked once. It never reads or
@@ -169,7 +173,11 @@ func (p *Plan) Got(c cid.Cid, length int, data []byte) error {
 		}
 	}
 	for _, s := range steps {
-		if err := p.grow(s, n, length); err != nil {
+		err := p.grow(s, n, length)
+		if err == nil && p.len > maxSteps {
+			err = fmt.Errorf("more than %d blocks are known at once: %w", maxSteps, ErrNode)
+		}
+		if err != nil {
 			return fmt.Errorf("%s under %s: %w", c, p.span.Root, err)
 		}
 		p.remove(s)
