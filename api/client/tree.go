@@ -218,7 +218,7 @@ func unpack(dir string, r io.Reader, progress Progress) error {
 		case tar.TypeDir:
 			err = root.MkdirAll(name, 0o755)
 		case tar.TypeSymlink:
-			if target := filepath.Join(filepath.Dir(name), filepath.FromSlash(h.Linkname)); !filepath.IsLocal(target) || filepath.IsAbs(h.Linkname) {
+			if !staysInside(root, name, h.Linkname) {
 				return &unpackError{fmt.Errorf("content has a link %q to %q, which is not inside it: not written", h.Name, h.Linkname)}
 			}
 			err = root.Symlink(filepath.FromSlash(h.Linkname), name)
@@ -233,6 +233,38 @@ func unpack(dir string, r io.Reader, progress Progress) error {
 			return &unpackError{err}
 		}
 	}
+}
+
+// staysInside tells whether a link at name leads nowhere outside, whatever else
+// is written: its own folder is no link, and the way up comes first in target,
+// since ".." of what comes after a name may be anywhere.
+func staysInside(root *os.Root, name, target string) bool {
+	if target == "" || strings.ContainsAny(target, "\\\x00") || filepath.IsAbs(target) || strings.HasPrefix(target, "/") || filepath.VolumeName(target) != "" {
+		return false
+	}
+	up := -1 // the stream's one folder becomes the destination
+	for dir := filepath.Dir(filepath.Clean(name)); dir != "."; dir = filepath.Dir(dir) {
+		if info, err := root.Lstat(dir); err == nil && !info.IsDir() {
+			return false
+		}
+		up++
+	}
+	if up < 0 {
+		return false
+	}
+	down := false
+	for e := range strings.SplitSeq(target, "/") {
+		switch e {
+		case "", ".":
+		case "..":
+			if up--; up < 0 || down {
+				return false
+			}
+		default:
+			down = true
+		}
+	}
+	return true
 }
 
 func unpackFile(root *os.Root, name string, mode fs.FileMode, r io.Reader, size int64) error {

@@ -37,3 +37,39 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// A link must stay inside the destination whatever other links do.
+func TestUnpackLinks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ok   bool
+		tree []tar.Header
+	}{
+		{"to a neighbour", true, []tar.Header{{Name: "content/a/", Typeflag: tar.TypeDir}, {Name: "content/a/l", Typeflag: tar.TypeSymlink, Linkname: "../b/./c"}}},
+		{"beside the destination", false, []tar.Header{{Name: "content/l", Typeflag: tar.TypeSymlink, Linkname: "../x"}}},
+		{"instead of the destination", false, []tar.Header{{Name: "content", Typeflag: tar.TypeSymlink, Linkname: "x"}}},
+		{"upwards through a link", false, []tar.Header{{Name: "content/k", Typeflag: tar.TypeSymlink, Linkname: "."},
+			{Name: "content/l", Typeflag: tar.TypeSymlink, Linkname: "k/k/../../x"}}},
+		{"below a link", false, []tar.Header{{Name: "content/k", Typeflag: tar.TypeSymlink, Linkname: "."},
+			{Name: "content/k/k/l", Typeflag: tar.TypeSymlink, Linkname: "../../../x"}}},
+	} {
+		dir := t.TempDir()
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := os.Mkdir(filepath.Join(dir, "content"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range c.tree {
+			h.Mode = 0o755
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := unpack(dir, &b, nil); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
