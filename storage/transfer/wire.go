@@ -17,9 +17,9 @@ import (
 // strangers as well.
 var (
 	Blocks = p2p.Protocol{Name: "blocks", Version: "1.0.0",
-		MaxMessage: storage.MaxBlock, Deadline: 30 * time.Second, Streams: 16, Rate: 100, Burst: 400, Direct: true}
+		MaxMessage: storage.MaxBlock, MaxRequest: maxAskBytes, Deadline: 30 * time.Second, Streams: 16, Rate: 100, Burst: 400, Direct: true}
 	PublicBlocks = p2p.Protocol{Name: "public-blocks", Version: "1.0.0",
-		MaxMessage: storage.MaxBlock, Deadline: 30 * time.Second, Streams: 2, Rate: 2, Burst: 8, Open: true, Direct: true}
+		MaxMessage: storage.MaxBlock, MaxRequest: maxAskBytes, Deadline: 30 * time.Second, Streams: 2, Rate: 2, Burst: 8, Open: true, Direct: true}
 )
 
 // The refusals of these protocols.
@@ -31,6 +31,8 @@ const (
 	maxAsk    = 128  // blocks
 	maxTicket = 8192 // bytes
 	maxCID    = 128  // bytes
+
+	maxAskBytes = maxTicket + (maxAsk+1)*(maxCID+8)
 )
 
 // state of a block in an answer.
@@ -60,7 +62,7 @@ func (a ask) marshal() ([]byte, error) {
 }
 
 func parseAsk(b []byte) (ask, error) {
-	if len(b) > maxTicket+(maxAsk+1)*(maxCID+8) {
+	if len(b) > maxAskBytes {
 		return ask{}, fmt.Errorf("ask of %d bytes: %w", len(b), errWire)
 	}
 	var m pb.Ask
