@@ -407,7 +407,7 @@ func TestRealProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := runner.New(runner.Config{Scratch: t.TempDir(), Slots: 1, Log: testLog(t)})
+	r, err := runner.New(runner.Config{Scratch: t.TempDir(), CacheDir: sharedCache, Slots: 1, Log: testLog(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,20 @@ func TestMain(m *testing.M) {
 			os.Exit(hold(Home(os.Args[2])))
 		}
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "kith-node-test-")
+	if err != nil {
+		panic(err)
+	}
+	sharedCache = dir
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
 }
+
+// sharedCache is one folder of compiled programs for all nodes that run some.
+var sharedCache string
 
 func hold(home Home) int {
 	release, err := home.lock()
