@@ -17,6 +17,9 @@ import (
 const (
 	// maxAskers is how many peers may be asked for one block at the same time.
 	maxAskers = 2
+	// stallAfter is how long those asked for a block may take together before
+	// one more is asked, as if they held it back.
+	stallAfter = 10 * time.Second
 	// stealAfter is how long a block is on its way before an idle peer is
 	// asked for it too.
 	stealAfter = 2 * time.Second
@@ -42,7 +45,8 @@ type board struct {
 	lacks  map[peer.ID]map[cid.Cid]bool
 	wake   chan struct{} // closed and replaced when there may be work
 	ended  bool
-	proved bool // a peer gave the root's first block without a ticket
+	bytes  int64 // that peers brought
+	proved bool  // a peer gave the root's first block without a ticket
 	err    error
 	blames []string
 
@@ -118,6 +122,13 @@ func (b *board) local(n storage.Need) (bool, error) {
 		return false, err
 	}
 	return true, b.plan.Got(n.CID, len(data), data)
+}
+
+// brought is how many bytes peers gave so far.
+func (b *board) brought() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes
 }
 
 // end finishes the fetch, once. b.mu is held.
@@ -197,7 +208,8 @@ func (b *board) assign(id peer.ID, n int) []cid.Cid {
 		if len(out) >= max(1, n/4) {
 			break
 		}
-		if j.came || len(j.askers) >= maxAskers || now.Sub(j.since) < stealAfter || lacks[j.need.CID] || slices.Contains(j.askers, id) {
+		age := now.Sub(j.since)
+		if j.came || age < stealAfter || len(j.askers) >= maxAskers && age < stallAfter || lacks[j.need.CID] || slices.Contains(j.askers, id) {
 			continue
 		}
 		j.askers = append(j.askers, id)
@@ -253,6 +265,7 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 		return nil
 	}
 	j.came = true
+	b.bytes += int64(len(data))
 	if c.Equals(b.want.Root) && len(b.want.Ticket) == 0 {
 		b.proved = true
 	}

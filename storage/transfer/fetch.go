@@ -36,7 +36,14 @@ func (w Want) span() storage.Span {
 	return storage.Span{Root: w.Root, Path: w.Path, Offset: w.Offset, Length: w.Length}
 }
 
-const maxHints = 64
+const (
+	maxHints = 64
+	// A fetch that brings fewer than slowBytes in slowAfter asks one peer more
+	// at once, at most maxExtra beside Config.Peers.
+	slowAfter = 10 * time.Second
+	slowBytes = 512 << 10
+	maxExtra  = 12
+)
 
 // flightKey names equal fetches.
 type flightKey struct {
@@ -175,6 +182,9 @@ func (s *Service) gather(ctx context.Context, want Want, b *board) error {
 	if len(want.Ticket) == 0 {
 		more = append(more, func(ctx context.Context) []peer.ID { return s.providers(ctx, want.Root) }, s.members)
 	}
+	pace := time.NewTicker(slowAfter)
+	defer pace.Stop()
+	var before int64
 	for {
 		crew.hire(ctx)
 		if crew.working == 0 {
@@ -186,6 +196,19 @@ func (s *Service) gather(ctx context.Context, want Want, b *board) error {
 			continue
 		}
 		select {
+		case <-pace.C:
+			// Whoever gives next to nothing must not keep better ones waiting.
+			now := b.brought()
+			slow := now-before < slowBytes
+			before = now
+			if !slow || crew.extra >= maxExtra {
+				continue
+			}
+			crew.extra++
+			if len(crew.next) == 0 && len(more) > 0 {
+				crew.queue(crew.find(ctx, more[0])...)
+				more = more[1:]
+			}
 		case <-b.over:
 			return b.failure()
 		case <-crew.left:
@@ -216,7 +239,23 @@ type crew struct {
 	next    []peer.ID
 	tried   map[peer.ID]bool
 	working int
+	extra   int // more at once than Config.Peers
 	left    chan struct{}
+}
+
+// find asks for more peers, no longer than the fetch lasts.
+func (c *crew) find(ctx context.Context, f func(context.Context) []peer.ID) []peer.ID {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan []peer.ID, 1)
+	go func() { found <- f(ctx) }()
+	select {
+	case <-c.b.over:
+		cancel()
+	case ids := <-found:
+		return ids
+	}
+	return <-found
 }
 
 func (c *crew) queue(ids ...peer.ID) {
@@ -229,7 +268,7 @@ func (c *crew) queue(ids ...peer.ID) {
 }
 
 func (c *crew) hire(ctx context.Context) {
-	for c.working < c.s.cfg.Peers && len(c.next) > 0 {
+	for c.working < c.s.cfg.Peers+c.extra && len(c.next) > 0 {
 		id := c.next[0]
 		c.next = c.next[1:]
 		c.working++

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
 
 	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/storage"
@@ -20,9 +21,20 @@ func (s *Service) serveStranger(ctx context.Context, st *p2p.Stream) error {
 	return s.serve(ctx, st, storage.Public)
 }
 
+// Asks taken from one stream in a second: each is several questions to the
+// database, also where there is nothing to give.
+const (
+	memberAsks   = 200
+	strangerAsks = 10
+)
+
 // serve answers asks until the peer is done. least is the narrowest audience
 // that the peer is part of without a ticket. It holds one block at a time.
 func (s *Service) serve(ctx context.Context, st *p2p.Stream, least storage.Audience) error {
+	pace := rate.NewLimiter(memberAsks, 2*memberAsks)
+	if least == storage.Public {
+		pace = rate.NewLimiter(strangerAsks, 2*strangerAsks)
+	}
 	for {
 		b, err := st.ReadMsg()
 		if err == io.EOF || ctx.Err() != nil {
@@ -30,6 +42,9 @@ func (s *Service) serve(ctx context.Context, st *p2p.Stream, least storage.Audie
 		}
 		if err != nil {
 			return err
+		}
+		if err := pace.Wait(ctx); err != nil {
+			return nil // the host stops
 		}
 		a, err := parseAsk(b)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -111,5 +112,85 @@ func TestSlowGiver(t *testing.T) {
 			t.Errorf("16 MiB at 10 MiB/s over a round trip of 40 ms took %v", took)
 		}
 		t.Log("16 MiB at 10 MiB/s:", took)
+	})
+}
+
+// TestSlowCrew has slow givers fill all places: one that is fast, and hinted
+// last, must get its turn all the same.
+func TestSlowCrew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		const slow = 5
+		ms, stop := m.simMembers(t, slow+2, func(i int) float64 {
+			if i < slow {
+				return 3 << 10
+			}
+			return 10 << 20
+		})
+		defer stop()
+		data := noise(1<<20, 1)
+		o := storage.AddOptions{ChunkSize: 64 << 10}
+		to := ms[slow+1]
+		want := Want{Length: -1}
+		for _, g := range ms[:slow+1] {
+			want.Root = add(t, g.st, data, o).CID
+			want.From = append(want.From, g.h.ID())
+			if err := to.h.Connect(t.Context(), peer.AddrInfo{ID: g.h.ID(), Addrs: g.h.Raw().Addrs()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begun := time.Now()
+		if err := to.s.Fetch(t.Context(), want, nil); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(begun)
+		t.Log("took", took)
+		if took > 45*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// TestManyAsks has one peer ask for nothing all the time: what it can make this
+// node look up is bounded.
+func TestManyAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		ms, stop := m.simMembers(t, 2, func(int) float64 { return 10 << 20 })
+		defer stop()
+		if err := ms[0].h.Connect(t.Context(), peer.AddrInfo{ID: ms[1].h.ID(), Addrs: ms[1].h.Raw().Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := storage.SumBytes([]byte("not there"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := ask{root: c, blocks: []cid.Cid{c}}.marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := ms[0].h.Open(t.Context(), ms[1].h.ID(), Blocks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		const asks = 5 * memberAsks
+		begun := time.Now()
+		go func() {
+			for range asks {
+				if err := st.WriteMsg(msg); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+		for range asks {
+			if _, err := st.ReadMsg(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begun); took < 2*time.Second {
+			t.Errorf("%d asks were answered in %v", asks, took)
+		}
 	})
 }
