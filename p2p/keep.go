@@ -26,6 +26,7 @@ const (
 	redialAtOnce      = 4
 	redialBackoff     = 2 * time.Second
 	mostRedialBackoff = 5 * time.Minute
+	aloneBackoff      = 20 * time.Second // at most, for who has no member at all
 )
 
 // Renew asks a member that may admit for a token with a later end. The request
@@ -40,7 +41,13 @@ func (h *Host) keep(ctx context.Context) {
 	defer ticker.Stop()
 	start := time.Now()
 	checked, saved, healed := start, start, start
+	at := h.interfaces()
 	for {
+		if now := h.interfaces(); now != at {
+			at = now
+			h.log.Info("this machine's addresses changed: known members are tried again")
+			h.roam()
+		}
 		h.reconnect(ctx, rng, time.Since(healed) >= healEvery)
 		if time.Since(healed) >= healEvery {
 			healed = time.Now()
@@ -104,7 +111,11 @@ func (h *Host) reconnect(ctx context.Context, rng *rand.Rand, heal bool) {
 	case heal:
 		want = 1
 	}
-	for _, d := range h.due(rng, want) {
+	most := mostRedialBackoff
+	if members == 0 {
+		most = aloneBackoff
+	}
+	for _, d := range h.due(rng, want, most) {
 		h.tasks.spawn(func(context.Context) { h.redial(ctx, d) })
 	}
 }
@@ -119,7 +130,7 @@ type dialee struct {
 
 // due picks n peers that are not connected and whose backoff has passed: the
 // bootstrap ones first, then at random among those that were members to us.
-func (h *Host) due(rng *rand.Rand, n int) []dialee {
+func (h *Host) due(rng *rand.Rand, n int, most time.Duration) []dialee {
 	if n == 0 {
 		return nil
 	}
@@ -152,7 +163,7 @@ func (h *Host) due(rng *rand.Rand, n int) []dialee {
 	out = out[:min(len(out), n)]
 	for _, d := range out { // until the try is over, nobody tries again
 		p := b.peers[d.id]
-		wait := min(redialBackoff<<min(p.fails, 16), mostRedialBackoff)
+		wait := min(redialBackoff<<min(p.fails, 16), most)
 		p.fails++
 		p.retry = now.Add(wait/2 + time.Duration(rng.Int64N(int64(wait))))
 	}
@@ -166,6 +177,7 @@ func (h *Host) connectedTo(id peer.ID) bool {
 func (h *Host) redial(ctx context.Context, d dialee) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	clearBackoff(h.raw.Network(), d.id)
 	var err error
 	if d.boot {
 		err = h.Connect(ctx, peer.AddrInfo{ID: d.id, Addrs: d.addrs})
