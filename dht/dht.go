@@ -43,7 +43,9 @@ type Config struct {
 // What peers can make us keep.
 const (
 	maxProviderRows = 128 << 10 // about 200 bytes each
+	providerShare   = 16 << 10  // of one member
 	maxRecords      = 2048      // at most maxRecord bytes each
+	recordShare     = 64        // of one member
 )
 
 // Service is this node's part of the table. It is safe for concurrent use;
@@ -54,6 +56,7 @@ type Service struct {
 	started chan struct{}
 	stopped chan struct{}
 	kad     *kad.IpfsDHT // set when started is closed
+	values  *bounded
 }
 
 // New makes a table that Run will start.
@@ -70,7 +73,8 @@ func New(h *p2p.Host, cfg Config) (*Service, error) {
 	if len(cfg.Warm) > 0 && !cfg.Simulated {
 		return nil, errors.New("dht config: Warm is for simulation: set Simulated, or let it bootstrap")
 	}
-	return &Service{h: h, cfg: cfg, started: make(chan struct{}), stopped: make(chan struct{})}, nil
+	return &Service{h: h, cfg: cfg, started: make(chan struct{}), stopped: make(chan struct{}),
+		values: newValues(maxRecords, recordShare)}, nil
 }
 
 // Prefix of the table's protocol in a host's mesh.
@@ -87,8 +91,8 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		// diversity stands here; whom to dial where is the host's decision.
 		kad.Mode(kad.ModeAutoServer),
 		kad.Validator(record.NamespacedValidator{namespace: s.validator()}),
-		kad.ProviderDatastore(newBounded(maxProviderRows)),
-		kad.ValueDatastore(newBounded(maxRecords)),
+		kad.ProviderDatastore(newProviders(maxProviderRows, providerShare)),
+		kad.ValueDatastore(s.values),
 		kad.MaxRecordAge(maxTTL + skew),
 		kad.LookupCheckConcurrency(16),
 		kad.ProviderManagerOpts(records.ProvideValidity(provideValidity)),

@@ -329,3 +329,55 @@ func TestBounded(t *testing.T) {
 		t.Errorf("one more: %v", err)
 	}
 }
+
+// One member must not fill what is kept for all.
+func TestShares(t *testing.T) {
+	ctx := t.Context()
+	one, two := "12D3one/with a slash", "12D3two"
+	p := newProviders(10, 2)
+	row := func(of string, i int) ds.Key {
+		return ds.NewKey(fmt.Sprintf("/providers/KEY%d/%s", i, noPad.EncodeToString([]byte(of))))
+	}
+	v := newValues(10, 2)
+	rec := func(of string, i int) ds.Key {
+		return ds.NewKey("/kith/" + noPad.EncodeToString([]byte(key(fmt.Sprintf("name%d", i), peer.ID(of)))))
+	}
+	for i := range 5 {
+		if err := p.Put(ctx, row(one, i), nil); err != nil {
+			t.Error(err)
+		}
+		if err := v.Put(ctx, rec(one, i), nil); (err == nil) != (i < 2) {
+			t.Errorf("record %d: %v", i, err)
+		}
+	}
+	for _, b := range []*bounded{p, v} {
+		if b.n != 2 {
+			t.Errorf("%d of one member are kept", b.n)
+		}
+	}
+	if err := errors.Join(p.Put(ctx, row(two, 0), nil), v.Put(ctx, rec(two, 0), nil), p.Delete(ctx, row(one, 0)), p.Put(ctx, row(one, 4), nil)); err != nil {
+		t.Error(err)
+	}
+	if ok, err := p.Has(ctx, row(one, 4)); err != nil || !ok || p.n != 3 || v.n != 3 {
+		t.Errorf("%v, %v, %d and %d", ok, err, p.n, v.n)
+	}
+}
+
+// The wire format of the tables' keys is kad-dht's: shares rest on it.
+func TestShareKeys(t *testing.T) {
+	m := newMesh(t)
+	ha, a := m.member()
+	hb, b := m.member()
+	if err := hb.Connect(t.Context(), peer.AddrInfo{ID: ha.ID(), Addrs: ha.Raw().Network().ListenAddresses()}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "they are in each other's tables", func() bool { return a.Size() > 0 && b.Size() > 0 })
+	if err := b.Put(t.Context(), "head", 1, []byte("x"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the record counts as its signer's", func() bool {
+		a.values.mu.Lock()
+		defer a.values.mu.Unlock()
+		return a.values.of[string(hb.ID())] == 1
+	})
+}
