@@ -51,7 +51,7 @@ func (h *Host) libp2pOptions() ([]libp2p.Option, error) {
 	}
 	opts = append(opts,
 		libp2p.ConnectionManager(manager), libp2p.ResourceManager(limits), libp2p.ConnectionGater(gater{h}),
-		libp2p.DialRanker(rankTCPFirst), libp2p.AddrsFactory(h.net.tell), libp2p.EnableAutoNATv2(),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankTCPFirst)), libp2p.AddrsFactory(h.net.tell), libp2p.EnableAutoNATv2(),
 	)
 	if cfg.Registerer != nil {
 		opts = append(opts, libp2p.PrometheusRegisterer(cfg.Registerer))

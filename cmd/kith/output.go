@@ -114,13 +114,6 @@ func dash(s string) string {
 	return s
 }
 
-func yesNo(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
-}
-
 // plural writes a count with its noun.
 func plural(n int, noun string) string {
 	if n == 1 {
