@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -55,6 +56,28 @@ type origin struct {
 	limiter *rate.Limiter
 	newest  time.Time // its latest stamp
 	came    time.Time // when that came
+	taken   []int64   // stamps of what was taken last, in order, at most maxTaken
+	floor   int64     // nothing stamped up to here is taken: it may have been
+}
+
+// maxTaken stamps of each origin are remembered. Pubsub knows an offer by its
+// bytes, but the seal around what is signed can be written in many ways: whoever
+// passes one offer on could use up its origin's rate with them.
+const maxTaken = 128
+
+// repeats reports whether an offer of that stamp was or may have been taken.
+func (o *origin) repeats(stamp int64) bool {
+	_, found := slices.BinarySearch(o.taken, stamp)
+	return found || stamp <= o.floor
+}
+
+func (o *origin) take(stamp int64) {
+	i, _ := slices.BinarySearch(o.taken, stamp)
+	o.taken = slices.Insert(o.taken, i, stamp)
+	if len(o.taken) > maxTaken {
+		o.floor = o.taken[0]
+		o.taken = slices.Delete(o.taken, 0, 1)
+	}
 }
 
 func newFilter(near nearness, limit rate.Limit, burst int, ignoreRadius bool) *filter {
@@ -87,9 +110,13 @@ func (f *filter) judge(e envelope, now, wall time.Time) (verdict, time.Duration)
 	if age := o.newest.Add(now.Sub(o.came)).Sub(e.stamp); age > e.ttl+reorder {
 		return stale, away
 	}
+	if o.repeats(e.stamp.UnixNano()) {
+		return stale, away
+	}
 	if !o.limiter.AllowN(now, 1) {
 		return limited, away
 	}
+	o.take(e.stamp.UnixNano())
 	if e.stamp.After(o.newest) {
 		o.newest, o.came = e.stamp, now
 	}

@@ -61,7 +61,10 @@ func TestFilter(t *testing.T) {
 func TestFilterLimitsOrigins(t *testing.T) {
 	f := newFilter(fakeNear{dist: time.Millisecond}, 1, 3, false)
 	start := time.Unix(100, 0)
+	var n time.Duration
 	at := func(origin string, after time.Duration) verdict {
+		n++ // no two of a stamp
+		after += n
 		v, _ := f.judge(envelope{origin: peer.ID(origin), place: testPlace(), radius: time.Second, ttl: time.Second, stamp: start.Add(after)}, start.Add(after), start.Add(after))
 		return v
 	}
@@ -93,7 +96,7 @@ func TestFilterDropsReplays(t *testing.T) {
 		after, stamp time.Duration
 		want         verdict
 	}{
-		{20 * time.Second, 0, take},                       // late within the bound; pubsub knows it
+		{20 * time.Second, 0, stale},                      // the same in other bytes
 		{time.Minute, 0, stale},                           // a replay
 		{time.Minute, time.Minute, take},                  // a new one
 		{61 * time.Second, 50 * time.Second, take},        // overtaken on its way
@@ -123,5 +126,31 @@ func TestDrawnTogetherIsMutualAndSparse(t *testing.T) {
 	}
 	if per := float64(total) / n; per < randomDegree*0.7 || per > randomDegree*1.3 {
 		t.Errorf("%.1f random links each, want about %d", per, randomDegree)
+	}
+}
+
+// Whoever repeats an origin's offers must not use up its rate, and what is
+// remembered for that is bounded.
+func TestFilterKnowsWhatItTook(t *testing.T) {
+	f := newFilter(fakeNear{dist: time.Millisecond}, 1, 2, false)
+	start, now := time.Unix(2e9, 0), time.Unix(50, 0)
+	at := func(after time.Duration) verdict {
+		v, _ := f.judge(envelope{origin: "a", place: testPlace(), radius: time.Second, ttl: time.Second, stamp: start.Add(after)}, now.Add(after), start.Add(after))
+		return v
+	}
+	for i, want := range []verdict{take, stale, stale, stale} {
+		if got := at(0); got != want {
+			t.Errorf("copy %d: verdict %d, want %d", i, got, want)
+		}
+	}
+	if at(1) != take || at(2) != limited {
+		t.Error("copies were counted against the origin's rate")
+	}
+	for i := range 3 * maxTaken {
+		at(time.Duration(i+2) * time.Second)
+	}
+	o := f.origins["a"]
+	if len(o.taken) > maxTaken || !o.repeats(start.UnixNano()) || o.repeats(start.Add(time.Hour).UnixNano()) {
+		t.Errorf("%d stamps are remembered, from %d on", len(o.taken), o.floor)
 	}
 }

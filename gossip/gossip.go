@@ -95,6 +95,7 @@ type Service struct {
 	cfg    Config
 	filter *filter
 	links  links
+	bring  *perOrigin // what one neighbour may bring of all origins together
 	counts counts
 
 	mu      sync.Mutex
@@ -116,6 +117,7 @@ func New(h *p2p.Host, cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		h: h, cfg: cfg, filter: newFilter(h, cfg.OfferRate, cfg.OfferBurst, cfg.IgnoreRadius),
+		bring: newPerOrigin(bringOffers*cfg.OfferRate, bringOffers*cfg.OfferBurst),
 		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if err := s.counts.register(cfg.Registerer); err != nil {

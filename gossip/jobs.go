@@ -54,7 +54,8 @@ func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits := &perOrigin{rate: s.cfg.JobRate, burst: s.cfg.JobBurst, of: make(map[peer.ID]*turn)}
+	limits := newPerOrigin(s.cfg.JobRate, s.cfg.JobBurst)
+	bring := newPerOrigin(bringJobs*s.cfg.JobRate, bringJobs*s.cfg.JobBurst)
 	err = ps.RegisterTopicValidator(jobsTopic, func(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 		switch {
 		case from == s.h.ID():
@@ -62,7 +63,7 @@ func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, error) {
 		case len(m.GetData()) == 0 || len(m.GetData()) > MaxJob:
 			s.cfg.Log.Warn("peer misbehaved", "peer", from, "protocol", Jobs.Name, "err", errTooLarge)
 			return pubsub.ValidationReject
-		case !limits.allow(m.GetFrom(), len(m.GetData()), time.Now()):
+		case !bring.allow(from, len(m.GetData()), time.Now()), !limits.allow(m.GetFrom(), len(m.GetData()), time.Now()):
 			s.counts.verdict(limited)
 			return pubsub.ValidationIgnore
 		}
@@ -105,6 +106,17 @@ type perOrigin struct {
 	burst int
 	mu    sync.Mutex
 	of    map[peer.ID]*turn
+}
+
+// How many origins' rates one member may bring at once: it can make up origins
+// as it likes, each with a rate of its own.
+const (
+	bringOffers = 40
+	bringJobs   = 5
+)
+
+func newPerOrigin(limit rate.Limit, burst int) *perOrigin {
+	return &perOrigin{rate: limit, burst: burst, of: make(map[peer.ID]*turn)}
 }
 
 type turn struct {

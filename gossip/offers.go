@@ -131,6 +131,10 @@ func (s *Service) validateOffer(_ context.Context, from peer.ID, m *pubsub.Messa
 	if from == s.h.ID() {
 		return pubsub.ValidationAccept
 	}
+	if !s.bring.allow(from, 0, time.Now()) {
+		s.counts.verdict(limited)
+		return pubsub.ValidationIgnore
+	}
 	v, got := s.judge(m.GetData())
 	switch v {
 	case take:

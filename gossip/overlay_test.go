@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kith-mesh/kith/p2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -123,6 +124,33 @@ func TestOriginsAreLimited(t *testing.T) {
 		for i, s := range m.svcs[1:] {
 			if n := s.Stats().Delivered; n < 5 || n > 8 {
 				t.Errorf("node %d took %d of 50 offers at once, want about 5", i+1, n)
+			}
+		}
+	})
+}
+
+// One member that makes up origins, each with a rate of its own, must not flood
+// the others.
+func TestMadeUpOriginsAreLimited(t *testing.T) {
+	inMesh(t, 3, Config{OfferBurst: 1, OfferRate: 0.1}, 30*time.Second, func(m *testMesh) {
+		const offers = 4 * bringOffers
+		for i := range offers {
+			key, _ := testKey(t, 100+i)
+			e := envelope{payload: fmt.Append(nil, i), place: m.hosts[0].Coordinate(), radius: time.Second, ttl: time.Second, stamp: time.Now()}
+			b, err := e.seal(signer(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.svcs[0].offers.Publish(m.t.Context(), b, pubsub.WithValidatorData(&validated{envelope: e})); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		for i, s := range m.svcs[1:] {
+			if n := s.Stats().Delivered; n < bringOffers/2 || n > 3*bringOffers {
+				t.Errorf("node %d took %d of %d offers from one neighbour", i+1, n, offers)
 			}
 		}
 	})
