@@ -229,6 +229,10 @@ func (r *Runner) takeBlank() *child {
 	return c
 }
 
+// idleLeast is how many children may wait, however few slots there are: a worker
+// takes tasks of its jobs in turn, and a new child costs more than most tasks.
+const idleLeast = 4
+
 // release keeps c for the next task of its job, or ends it.
 func (r *Runner) release(c *child) {
 	if c.gone() || c.stopping() {
@@ -239,7 +243,7 @@ func (r *Runner) release(c *child) {
 	var out *child
 	r.mu.Lock()
 	r.idle = append(r.idle, c)
-	if len(r.idle) > r.cfg.Slots || r.closing {
+	if len(r.idle) > max(r.cfg.Slots, idleLeast) || r.closing {
 		out = r.idle[0]
 		r.idle = slices.Delete(r.idle, 0, 1)
 	}
