@@ -173,7 +173,7 @@ func TestWhyNobodyWorks(t *testing.T) {
 		id := m.submit(n, spec)
 		time.Sleep(5 * time.Second)
 		why, err := n.svc.Why(ctx, id)
-		if err != nil || len(why) == 0 || !strings.Contains(why[0].Text, "this node itself is paused") || !strings.Contains(why[0].Text, "1 other members") {
+		if err != nil || len(why) == 0 || !strings.Contains(why[0].Text, "this node itself is paused") || !strings.Contains(why[0].Text, "other members connected: 1") {
 			t.Errorf("%+v, %v", why, err)
 		}
 	})

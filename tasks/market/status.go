@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/p2p/auth"
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
@@ -96,8 +97,8 @@ func (s *Service) view(r wire.JobRecord) JobView {
 	switch {
 	case d.origin != nil:
 		v.Status, v.Why = d.origin.Status(), d.origin.Why(time.Now())
-		if len(v.Why) > 0 && v.Status.Waiting > 0 && v.Status.Leased == 0 {
-			v.Why[0].Text += s.whoIsThere(&v.Why[0].Next)
+		if len(v.Why) > 0 && v.Status.Waiting > 0 && (v.Status.Leased == 0 || len(d.s.host.Members()) == 0) {
+			v.Why[0].Text += s.whoIsThere(d.job.Spec.Resources, &v.Why[0].Next)
 		}
 		if v.Status.State.Over() && !r.State.Over() { // decided, and not durable yet
 			v.Status.State = tasks.Assembling
@@ -114,25 +115,37 @@ func (s *Service) view(r wire.JobRecord) JobView {
 
 // whoIsThere says of whom work could be had, for a job that nobody works on.
 // next becomes sooner when this node's own pause ends before it.
-func (s *Service) whoIsThere(next *time.Time) string {
-	members, paused := 0, 0
+func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
+	members, paused, small := 0, 0, 0
+	tooSmall := func(c p2p.Capacity) bool { // a zero is not known yet
+		return c.Memory > 0 && c.Memory < need.Memory || c.Cores > 0 && c.Cores < need.CPU
+	}
 	for _, m := range s.host.Members() {
 		if m.Grant.Rights.Has(auth.Work) {
-			if members++; m.Capacity.Paused {
+			members++
+			if m.Capacity.Paused {
 				paused++
+			}
+			if tooSmall(m.Capacity) {
+				small++
 			}
 		}
 	}
 	text := "; no other member is connected"
 	if members > 0 {
-		if text = fmt.Sprintf("; %d other members are connected", members); paused > 0 {
+		if text = fmt.Sprintf("; other members connected: %d", members); paused > 0 {
 			text += fmt.Sprintf(", %d of them paused", paused)
+		}
+		if small > 0 {
+			text += fmt.Sprintf(", %d of them with less than the %v cores and %d MiB of memory that a task may use", small, need.CPU, need.Memory>>20)
 		}
 	}
 	own, works := s.Work()
 	switch {
 	case !works:
 		text += "; this node itself runs no work"
+	case tooSmall(s.host.Capacity()):
+		text += "; this node itself offers less than a task may use"
 	case own.Paused:
 		if text += "; this node itself is paused"; !own.Until.IsZero() && (next.IsZero() || own.Until.Before(*next)) {
 			*next = own.Until
