@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -9,7 +10,8 @@ import (
 
 // RestoreOrigin takes up a job after a restart, from what was durable. Leases
 // that were granted run for MaxLease again from now, because nothing is known
-// of the time in between; after that their tasks are leased again.
+// of the time in between; after that their tasks are leased again. Those of this
+// node's own worker are leased again at once; what it had done it delivers.
 func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin, error) {
 	o, err := NewOrigin(cfg, job, r.Tasks)
 	if err != nil {
@@ -49,6 +51,11 @@ func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin
 	}
 	for _, a := range r.Attempts {
 		o.restoreAttempt(a)
+	}
+	if i, ok := o.byID[cfg.Self]; ok { // this node's own worker ended with it
+		for _, l := range slices.Clone(o.peers[i].leases) {
+			o.lose(l, AttemptLost, OK)
+		}
 	}
 	for index := range o.stages[o.stage].work {
 		w := o.work(uint32(index))
