@@ -16,6 +16,7 @@ import (
 // Invite is an invite that this node issued, as it keeps it: never the secret.
 type Invite struct {
 	Hash    [32]byte // of the secret
+	Name    string   // a note for people; at most MaxInviteName bytes
 	Rights  auth.Rights
 	Uses    int // how often it may be redeemed
 	Left    int
@@ -24,6 +25,9 @@ type Invite struct {
 	Revoked bool
 	Peers   []peer.ID // who redeemed it; filled by Invites
 }
+
+// MaxInviteName bounds an invite's note.
+const MaxInviteName = 200
 
 // ID is a short name for people: the hash's first 16 hex digits.
 func (i Invite) ID() string { return hex.EncodeToString(i.Hash[:8]) }
@@ -36,9 +40,12 @@ func (s *State) AddInvite(ctx context.Context, i Invite) error {
 	if i.Expires.IsZero() {
 		return errors.New("state: invite: it has no expiry; give one")
 	}
+	if len(i.Name) > MaxInviteName {
+		return fmt.Errorf("state: invite: a name of %d bytes is longer than %d", len(i.Name), MaxInviteName)
+	}
 	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		err := changedOne(tx.ExecContext(ctx, `INSERT OR IGNORE INTO invites (secret, rights, left, uses, expires, created) VALUES (?,?,?,?,?,?)`,
-			i.Hash[:], i.Rights, i.Uses, i.Uses, millis(i.Expires), millis(i.Created)))
+		err := changedOne(tx.ExecContext(ctx, `INSERT OR IGNORE INTO invites (secret, name, rights, left, uses, expires, created) VALUES (?,?,?,?,?,?,?)`,
+			i.Hash[:], i.Name, i.Rights, i.Uses, i.Uses, millis(i.Expires), millis(i.Created)))
 		if err != nil {
 			return fmt.Errorf("state: add invite: %w", err)
 		}
@@ -88,10 +95,10 @@ func (s *State) Redeem(ctx context.Context, secretHash [32]byte, by peer.ID, now
 
 // Invites lists the invites that were issued, newest first.
 func (s *State) Invites(ctx context.Context) ([]Invite, error) {
-	list, err := query(ctx, s, `SELECT secret, rights, left, uses, expires, created, revoked FROM invites ORDER BY created DESC, secret`, nil, func(rows *sql.Rows) (i Invite, err error) {
+	list, err := query(ctx, s, `SELECT secret, name, rights, left, uses, expires, created, revoked FROM invites ORDER BY created DESC, secret`, nil, func(rows *sql.Rows) (i Invite, err error) {
 		var hash []byte
 		var expires, created int64
-		err = rows.Scan(&hash, &i.Rights, &i.Left, &i.Uses, &expires, &created, &i.Revoked)
+		err = rows.Scan(&hash, &i.Name, &i.Rights, &i.Left, &i.Uses, &expires, &created, &i.Revoked)
 		copy(i.Hash[:], hash)
 		i.Expires, i.Created = fromMillis(expires), fromMillis(created)
 		return i, err

@@ -67,6 +67,8 @@ CREATE TABLE revocations (peer TEXT PRIMARY KEY, at INTEGER NOT NULL, why TEXT N
 CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 `, `
 ALTER TABLE results ADD COLUMN folder INTEGER NOT NULL DEFAULT 0;
+`, `
+ALTER TABLE invites ADD COLUMN name TEXT NOT NULL DEFAULT '';
 `}
 
 // Version is the newest version of the tables that this program writes.

@@ -163,7 +163,7 @@ func TestInBubble(t *testing.T) {
 func TestInvites(t *testing.T) {
 	each(t, func(t *testing.T, s *State) {
 		ctx, now := t.Context(), time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
-		inv := Invite{Hash: [32]byte{1}, Rights: auth.Submit, Uses: 2, Expires: now.Add(time.Hour), Created: now}
+		inv := Invite{Hash: [32]byte{1}, Name: "classroom", Rights: auth.Submit, Uses: 2, Expires: now.Add(time.Hour), Created: now}
 		for _, bad := range []Invite{{Hash: [32]byte{9}, Uses: 0, Expires: now}, {Hash: [32]byte{9}, Uses: 1}} {
 			if s.AddInvite(ctx, bad) == nil {
 				t.Errorf("%+v was kept", bad)
@@ -196,7 +196,7 @@ func TestInvites(t *testing.T) {
 			}
 		}
 		list, err := s.Invites(ctx)
-		if err != nil || len(list) != 1 || list[0].Left != 0 || len(list[0].Peers) != 2 {
+		if err != nil || len(list) != 1 || list[0].Name != inv.Name || list[0].Left != 0 || len(list[0].Peers) != 2 {
 			t.Fatalf("invites: %+v, %v", list, err)
 		}
 		if _, err := s.RevokeInvite(ctx, "ff"); !errors.Is(err, ErrNotFound) {
