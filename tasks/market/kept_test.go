@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/tasks"
 )
 
@@ -169,11 +170,13 @@ func TestWhyNobodyWorks(t *testing.T) {
 		for _, o := range m.all {
 			o.svc.SetLimits(tasks.SetLimits{Slots: 1, Paused: true})
 		}
+		m.all[1].host.SetCapacity(p2p.Capacity{Cores: 1, Memory: 64 << 20, Rights: m.all[1].host.Capacity().Rights})
 		spec, _ := lineJob(n, 3)
+		spec.Resources.Memory = 128 << 20
 		id := m.submit(n, spec)
 		time.Sleep(5 * time.Second)
 		why, err := n.svc.Why(ctx, id)
-		if err != nil || len(why) == 0 || !strings.Contains(why[0].Text, "this node itself is paused") || !strings.Contains(why[0].Text, "other members connected: 1") {
+		if err != nil || len(why) == 0 || !strings.Contains(why[0].Text, "this node itself is paused") || !strings.Contains(why[0].Text, "other members connected: 1, 1 of them with less") {
 			t.Errorf("%+v, %v", why, err)
 		}
 	})
