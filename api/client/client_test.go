@@ -177,6 +177,19 @@ func TestAddRefuses(t *testing.T) {
 	if _, err := c.AddPath(t.Context(), dir, api.AddOptions{}, nil); err == nil || !strings.Contains(err.Error(), "linked is a link to a folder") {
 		t.Errorf("link to a folder: %v", err)
 	}
+	dangling := t.TempDir()
+	if err := os.Symlink("nowhere", filepath.Join(dangling, "lost")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AddPath(t.Context(), dangling, api.AddOptions{}, nil); err == nil || !strings.Contains(err.Error(), "lost is a link to nothing") {
+		t.Errorf("link to nothing: %v", err)
+	}
+	latin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(latin, "caf\xe9"), nil, 0o600); err == nil { // some file systems refuse it themselves
+		if _, err := c.AddPath(t.Context(), latin, api.AddOptions{}, nil); err == nil || !strings.Contains(err.Error(), "not UTF-8") {
+			t.Errorf("name that is not UTF-8: %v", err)
+		}
+	}
 	if _, err := c.AddPath(t.Context(), filepath.Join(dir, "nope"), api.AddOptions{}, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing there: %v", err)
 	}

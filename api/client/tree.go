@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/tasks"
@@ -80,7 +81,13 @@ func scan(root string) ([]entry, int64, error) {
 		if err != nil {
 			return err
 		}
+		if !utf8.ValidString(rel) {
+			return fmt.Errorf("%q: its name is not UTF-8: rename it", p)
+		}
 		info, err := os.Stat(p) // follows links
+		if errors.Is(err, fs.ErrNotExist) && d.Type()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%s is a link to nothing: remove it", p)
+		}
 		if err != nil {
 			return err
 		}
@@ -222,12 +229,12 @@ func unpack(dir string, r io.Reader, progress Progress) error {
 				return &unpackError{fmt.Errorf("content has a link %q to %q, which is not inside it: not written", h.Name, h.Linkname)}
 			}
 			err = root.Symlink(filepath.FromSlash(h.Linkname), name)
-		default:
-			err = fmt.Errorf("content has %q of type %q, which is neither file, folder nor link: not written", h.Name, h.Typeflag)
 		case tar.TypeReg:
 			if err := unpackFile(root, name, h.FileInfo().Mode().Perm(), count, h.Size); err != nil {
 				return err
 			}
+		default:
+			err = fmt.Errorf("content has %q of type %q, which is neither file, folder nor link: not written", h.Name, h.Typeflag)
 		}
 		if err != nil {
 			return &unpackError{err}
