@@ -31,6 +31,7 @@ type dataBackend struct {
 	transfer *transfer.Service
 	scratch  string // for folders on their way into the store
 	now      func() time.Time
+	settling func() bool // members that are known are still being dialled; nil: never
 }
 
 // parseCID reads a CID that a user gave.
@@ -78,7 +79,44 @@ func (d *dataBackend) bring(ctx context.Context, span storage.Span, progress fun
 	if progress != nil {
 		tell = func(done, total int64) { progress(api.Progress{Done: done, Total: max(total, 0)}) }
 	}
-	return d.transfer.Fetch(ctx, transfer.Want{Root: span.Root, Path: span.Path, Offset: span.Offset, Length: span.Length}, tell)
+	want := transfer.Want{Root: span.Root, Path: span.Path, Offset: span.Offset, Length: span.Length}
+	err := d.transfer.Fetch(ctx, want, tell)
+	if d.settling == nil || !errors.Is(err, transfer.ErrUnavailable) {
+		return err
+	}
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for last := false; errors.Is(err, transfer.ErrUnavailable) && !last; {
+		last = !d.settling()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+		err = d.transfer.Fetch(ctx, want, tell)
+	}
+	return err
+}
+
+// Just after its start a node is not yet connected to all whom it knows, and one
+// of them may have what is asked for.
+const (
+	settleTime  = 10 * time.Second
+	settleEvery = 250 * time.Millisecond
+)
+
+// settling reports whether this node has just started and knows members that it
+// has not reached yet.
+func (n *Node) settling() bool {
+	if n.cfg.Now().Sub(n.started) > settleTime {
+		return false
+	}
+	for _, id := range n.host.Raw().Peerstore().PeersWithAddrs() {
+		if id != n.host.ID() && !n.host.IsMember(id) {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *dataBackend) Stat(ctx context.Context, root tasks.CID, path string) (api.Entry, error) {

@@ -287,7 +287,13 @@ func (b *jobsBackend) Tasks(ctx context.Context, id tasks.JobID, offset, limit i
 			return nil, 0, jobError(err)
 		}
 		for _, t := range list {
-			out = append(out, b.task(t))
+			task := b.task(t)
+			if len(task.Attempts) == 0 && v.Status.State.Over() {
+				if err := b.pastAttempts(ctx, id, t.Ref, &task); err != nil {
+					return nil, 0, err
+				}
+			}
+			out = append(out, task)
 		}
 	}
 	return out, total, nil
@@ -308,6 +314,29 @@ func (b *jobsBackend) task(t tasks.TaskStatus) api.Task {
 		})
 	}
 	return out
+}
+
+// pastAttempts fills in who tried a task of a job whose history is on disk only:
+// what receipts tell.
+func (b *jobsBackend) pastAttempts(ctx context.Context, id tasks.JobID, ref tasks.Ref, t *api.Task) error {
+	records, err := b.n.market.Logs(ctx, id, ref)
+	if err != nil {
+		return jobError(err)
+	}
+	for _, r := range records {
+		state, why := tasks.AttemptAnswered, r.Receipt.Reason
+		switch {
+		case why != tasks.OK:
+			state = tasks.AttemptFailed
+		case r.Status == tasks.Accepted:
+			state = tasks.AttemptAccepted
+		case r.Status == tasks.Rejected:
+			state, why = tasks.AttemptRejected, r.Verdict
+		}
+		t.Attempts = append(t.Attempts, api.Attempt{Worker: string(r.Receipt.Worker), Lease: string(r.Receipt.Lease),
+			Replica: r.Receipt.Replica, State: state.String(), Ended: r.At, Reason: reasonOf(why)})
+	}
+	return nil
 }
 
 // Logs shows the ends of the logs that a task's attempts left.

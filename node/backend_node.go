@@ -231,19 +231,22 @@ func (n *Node) CreateInvite(ctx context.Context, req api.InviteRequest) (api.Inv
 	if !n.grant().Rights.Has(rights) {
 		return api.Invite{}, api.Refused(0, "ask for fewer", "this node has the rights %v and can't give %v", n.grant().Rights, rights)
 	}
+	if len(req.Name) > state.MaxInviteName {
+		return api.Invite{}, api.Invalid("", "name: %d bytes are more than %d", len(req.Name), state.MaxInviteName)
+	}
 	records, err := n.inviteRecords(req.Local)
 	if err != nil {
 		return api.Invite{}, err
 	}
 	now := n.cfg.Now()
 	secret := auth.NewSecret()
-	kept := state.Invite{Hash: secret.Hash(), Rights: rights, Uses: max(1, req.Uses), Expires: now.Add(term), Created: now}
+	kept := state.Invite{Hash: secret.Hash(), Name: req.Name, Rights: rights, Uses: max(1, req.Uses), Expires: now.Add(term), Created: now}
 	if err := n.state.AddInvite(ctx, kept); err != nil {
 		return api.Invite{}, err
 	}
 	line := auth.Invite{Mesh: n.member.mesh, Issuer: n.member.id, Records: records, Secret: secret, Expires: kept.Expires, Rights: rights}.String()
 	out := showInvite(kept)
-	out.Line, out.Name = line, req.Name
+	out.Line = line
 	return out, nil
 }
 
@@ -282,7 +285,7 @@ func (n *Node) localRecord() ([]byte, error) {
 }
 
 func showInvite(i state.Invite) api.Invite {
-	return api.Invite{ID: i.ID(), Uses: i.Uses, Used: len(i.Peers), Rights: rightsOf(i.Rights), Created: i.Created, Expires: i.Expires, Revoked: i.Revoked}
+	return api.Invite{ID: i.ID(), Name: i.Name, Uses: i.Uses, Used: len(i.Peers), Rights: rightsOf(i.Rights), Created: i.Created, Expires: i.Expires, Revoked: i.Revoked}
 }
 
 // Invites lists what this node issued.

@@ -184,3 +184,37 @@ func TestPortsInUse(t *testing.T) {
 		}
 	}
 }
+
+// TestFetchAwaitsKnownMembers: just after the start, who has the content may not
+// be connected yet.
+func TestFetchAwaitsKnownMembers(t *testing.T) {
+	t.Parallel()
+	n := start(t, founder(t))
+	data := &dataBackend{store: n.store, transfer: n.transfer, scratch: t.TempDir(), now: time.Now}
+	text := []byte("comes later")
+	sum, err := storage.Sum(t.Context(), strings.NewReader(string(text)), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	data.settling = func() bool {
+		if asked++; asked < 2 {
+			return true
+		}
+		if _, err := n.store.AddBytes(t.Context(), text, storage.AddOptions{ChunkSize: 1 << 20}); err != nil {
+			t.Error(err)
+		}
+		return false
+	}
+	r, err := data.Open(t.Context(), tasks.CID(sum.CID.String()), "", 0, -1)
+	if err != nil || asked != 2 {
+		t.Fatalf("%v after asking %d times", err, asked)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || string(got) != string(text) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if n.settling() {
+		t.Error("a node that knows nobody waits for somebody")
+	}
+}

@@ -17,6 +17,20 @@ import (
 	"github.com/kith-mesh/kith/p2p/shape"
 )
 
+// ErrBadInvite says that an invite line can't be read.
+var ErrBadInvite = errors.New("the invite line can't be read")
+
+// ErrRefused says that a mesh does not let this node in.
+var ErrRefused = errors.New("the mesh refuses this node")
+
+// ofKind lets errors.Is find a kind in an error whose text says it already.
+type ofKind struct {
+	error
+	kind error
+}
+
+func (e ofKind) Unwrap() []error { return []error{e.error, e.kind} }
+
 const (
 	lanSearch = 10 * time.Second
 	lanName   = "lan"
@@ -54,7 +68,7 @@ func (n *Node) ensureMember(ctx context.Context) error {
 func (n *Node) sameMesh(line string) error {
 	invite, err := auth.ParseInvite(line)
 	if err != nil {
-		return err
+		return ofKind{err, ErrBadInvite}
 	}
 	m, err := loadMembership(n.cfg.Home, n.cfg.Now())
 	if err != nil {
@@ -102,11 +116,15 @@ func (n *Node) join(ctx context.Context, line string) error {
 	} else {
 		invite, err := auth.ParseInvite(line)
 		if err != nil {
-			return err
+			return ofKind{err, ErrBadInvite}
 		}
 		c.Invite = &invite
 	}
 	j, err := p2p.Join(ctx, c)
+	var refused *p2p.Refusal
+	if errors.As(err, &refused) {
+		return ofKind{err, ErrRefused}
+	}
 	if err != nil {
 		return err
 	}

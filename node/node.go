@@ -247,7 +247,7 @@ func (n *Node) openAPI() error {
 	if err := emptyDir(uploads); err != nil {
 		return fmt.Errorf("node: clear scratch: %w", err)
 	}
-	data := &dataBackend{store: n.store, transfer: n.transfer, scratch: uploads, now: n.cfg.Now}
+	data := &dataBackend{store: n.store, transfer: n.transfer, scratch: uploads, now: n.cfg.Now, settling: n.settling}
 	jobs := &jobsBackend{n: n}
 	b := api.Backend{
 		Node: n, Peers: n, Invites: n, Data: data, Uploads: data, Pins: data, Archive: data,
