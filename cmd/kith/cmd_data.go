@@ -41,8 +41,9 @@ func (a *app) addCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add PATH...",
 		Short: "Store files and folders; print their CIDs",
-		Long: `Stores each file or folder on the node, pins it, and prints its CID. Members of
-the mesh may fetch it; --public lets anyone. "-" reads standard input.`,
+		Long: `Stores each file or folder on the node, pins it, and prints its CID, with --quiet
+nothing else. Members of the mesh may fetch it; --public lets anyone. "-" reads
+standard input.`,
 		Example: `  kith add books/
   kith add --public paper.pdf
   tar c src | kith add --name src.tar -`,
@@ -71,7 +72,11 @@ the mesh may fetch it; --public lets anyone. "-" reads standard input.`,
 					return fmt.Errorf("add %s: %w", p, err)
 				}
 				roots = append(roots, root)
-				if !a.json {
+				switch {
+				case a.json:
+				case a.quiet:
+					fmt.Fprintln(a.out, root.CID)
+				default:
 					fmt.Fprintf(a.out, "%s  %s  %s\n", root.CID, root.Name, size(root.Size))
 				}
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -17,17 +16,31 @@ import (
 	"github.com/kith-mesh/kith/tasks"
 )
 
+// tellWaits is how long a job may stand still before the user hears why.
+const tellWaits = 10 * time.Second
+
 // follow shows a job's progress and then writes its result.
 func (a *app) follow(ctx context.Context, c *client.Client, id tasks.JobID, out string) error {
 	bar := a.progress("tasks", false)
+	quiet := time.Now() // since when nothing runs and nothing was said
 	job, err := c.Follow(ctx, id, func(j api.Job) {
 		if j.Tasks > 0 {
 			bar.reportMore(int64(j.Done), int64(j.Tasks), progressNote(j))
 		}
+		switch {
+		case j.Leased > 0 || j.Over():
+			quiet = time.Now()
+		case time.Since(quiet) > tellWaits:
+			quiet = time.Now()
+			if waits, err := c.Why(ctx, j.ID); err == nil && len(waits) > 0 { // a hint only: Follow tells of failures
+				bar.end()
+				a.note("waits: %s", waits[0].Reason)
+			}
+		}
 	})
 	bar.end()
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
+		if ctx.Err() != nil {
 			return fmt.Errorf("no longer waiting: the job goes on: see it with 'kith job %s', stop it with 'kith cancel %s'", id, id)
 		}
 		return err
@@ -84,7 +97,10 @@ func (a *app) result(ctx context.Context, c *client.Client, id, out string) erro
 	if err != nil {
 		return err
 	}
-	if res.CID == "" {
+	switch {
+	case res.CID == "" && (res.State == "failed" || res.State == "cancelled"):
+		return fmt.Errorf("job %s is %s and has no result: 'kith job %s' tells why", id, res.State, id)
+	case res.CID == "":
 		return fmt.Errorf("job %s is %s and has no result yet: 'kith why %s' tells what it waits for", id, res.State, id)
 	}
 	switch {
@@ -212,10 +228,8 @@ func (a *app) jobCmd() *cobra.Command {
 	return cmd
 }
 
-func writeJob(w io.Writer, j api.Job, now time.Time) {
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	row("job", "%s", j.ID)
-	row("name", "%s", dash(j.Name))
+// stateLine is a job's state and why it is in it.
+func stateLine(j api.Job) string {
 	state := j.State
 	if j.Reason != nil {
 		state += fmt.Sprintf(": %s (reason %d)", j.Reason.Text, j.Reason.Code)
@@ -223,7 +237,14 @@ func writeJob(w io.Writer, j api.Job, now time.Time) {
 	if j.Detail != "" {
 		state += ": " + j.Detail
 	}
-	row("state", "%s", state)
+	return state
+}
+
+func writeJob(w io.Writer, j api.Job, now time.Time) {
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row("job", "%s", j.ID)
+	row("name", "%s", dash(j.Name))
+	row("state", "%s", stateLine(j))
 	row("created", "%s", ago(j.Created, now))
 	if !j.Finished.IsZero() {
 		row("took", "%s", j.Finished.Sub(j.Created).Round(time.Millisecond))
@@ -256,7 +277,7 @@ func writeTasks(w io.Writer, all []api.Task) {
 				took = at.Ended.Sub(at.Started).Round(time.Millisecond).String()
 			}
 			if at.Reason != nil {
-				how += ": " + at.Reason.Text
+				how += fmt.Sprintf(": %s (reason %d)", at.Reason.Text, at.Reason.Code)
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", name, t.State, short(at.Worker), at.Replica, millis(at.RTTMs), how, took)
 		}
@@ -414,7 +435,11 @@ func (a *app) whyCmd() *cobra.Command {
 			}{j.ID, j.State, items(waits)}
 			now := time.Now()
 			return a.show(out, func(w io.Writer) {
-				if len(waits) == 0 {
+				switch {
+				case len(waits) > 0:
+				case j.State == "failed" || j.State == "cancelled":
+					fmt.Fprintf(w, "job %s waits for nothing: it is %s\n", args[0], stateLine(j))
+				default:
 					fmt.Fprintf(w, "job %s is %s and waits for nothing\n", args[0], j.State)
 				}
 				for _, wt := range waits {

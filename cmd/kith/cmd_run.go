@@ -44,7 +44,8 @@ built in (wordcount, wcsum, pi, pisum, primes, grep). An --input is a file, fold
 CID or example:text, whose parts come on the program's standard input; --split says how it is
 cut (default: files, one task a file). NAME=SOURCE is not cut: every task sees it
 whole as /in/NAME. Without split inputs, --tasks says how many tasks run; each
-knows its number by KITH_TASK.
+knows its number by KITH_TASK. With --tasks and no --split, or --split none, an
+--input without a NAME is seen whole under its own.
 
 Interrupting ends the waiting, not the job.`,
 		Example: `  kith run count.wasm --input book.txt --split lines:1000 --reduce sum.wasm
@@ -65,6 +66,11 @@ Interrupting ends the waiting, not the job.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for name, n := range map[string]uint32{"tasks": o.tasks, "replicas": o.replicas} {
+				if n == 0 && cmd.Flags().Changed(name) {
+					return usagef("--%s 0: want 1 or more", name)
+				}
+			}
 			spec, err := o.spec(args[0], args[1:])
 			if err != nil {
 				return err

@@ -8,9 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,9 +44,7 @@ as apiListen for --api-listen.`,
 			if cfg.Delays, err = parseDelays(delays); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			context.AfterFunc(ctx, stop) // a second signal ends the process at once
+			ctx := cmd.Context()
 			if whileStdin {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithCancel(ctx)

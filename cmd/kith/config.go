@@ -74,6 +74,10 @@ var upSettings = []setting{
 	{"logFormat", "log-format", "text", "text or json"},
 }
 
+// settingMark tells a setting's flag from one of the same name, as the --cpu of
+// 'kith run' is.
+const settingMark = "kith-setting"
+
 // addSettings declares flags for settings.
 func addSettings(f *pflag.FlagSet, list []setting) {
 	for _, s := range list {
@@ -86,6 +90,7 @@ func addSettings(f *pflag.FlagSet, list []setting) {
 		case []string:
 			f.StringArray(s.flag, def, usage)
 		}
+		f.Lookup(s.flag).Annotations = map[string][]string{settingMark: {s.key}}
 	}
 }
 
@@ -111,7 +116,7 @@ func (a *app) load(cmd *cobra.Command) error {
 	}
 	flags := map[string]any{}
 	for _, s := range all {
-		if f := cmd.Flags().Lookup(s.flag); f != nil && f.Changed {
+		if f := cmd.Flags().Lookup(s.flag); f != nil && f.Changed && f.Annotations[settingMark] != nil {
 			v, err := s.fromFlag(cmd.Flags())
 			if err != nil {
 				return err

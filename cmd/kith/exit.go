@@ -47,9 +47,9 @@ func (a *app) exitCode(err error) int {
 	case errors.As(err, &silent):
 		return silent.code
 	case !a.started, errors.As(err, &usage), errors.As(err, &spec), errors.As(err, &path),
-		errors.Is(err, node.ErrNoMesh), errors.Is(err, node.ErrHasMesh):
+		errors.Is(err, node.ErrNoMesh), errors.Is(err, node.ErrHasMesh), errors.Is(err, node.ErrBadInvite):
 		return exitUsage
-	case errors.Is(err, node.ErrHomeInUse):
+	case errors.Is(err, node.ErrHomeInUse), errors.Is(err, node.ErrRefused):
 		return exitRefused
 	case errors.Is(err, context.Canceled):
 		return exitFailed

@@ -8,6 +8,8 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/kith-mesh/kith/tasks/runner"
 )
@@ -20,5 +22,9 @@ func kith() int {
 	if len(os.Args) > 1 && os.Args[1] == runner.ChildArg {
 		return runner.ChildMain(os.Args[2:])
 	}
-	return run(context.Background(), os.Args[1:], system())
+	// What waits or writes ends in order; a second signal ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return run(ctx, os.Args[1:], system())
 }

@@ -50,7 +50,7 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "ready": ready, "set": set},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "ready": ready, "set": set, "until": prints},
 	})
 }
 
@@ -107,6 +107,21 @@ func isReady(ts *testscript.TestScript, home string) error {
 	ts.Check(err)
 	defer c.Close()
 	return c.Ready(context.Background())
+}
+
+// until WORD COMMAND ARGS... runs a command again until it prints the word.
+func prints(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until WORD COMMAND ARGS...")
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
+		if err := ts.Exec(args[1], args[2:]...); err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v does not print %q", args[1:], args[0])
+		}
+	}
 }
 
 // set NAME FIELD keeps the n-th word of the last output, from 1 on, as $NAME.
