@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
 
 	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/p2p/auth"
@@ -43,7 +44,7 @@ func (n *Node) ensureMember(ctx context.Context) error {
 	line := n.cfg.Join
 	if n.cfg.Home.HasMesh() {
 		if line == "" || line == lanName {
-			return nil
+			return n.sameMeshFile()
 		}
 		return n.sameMesh(line)
 	}
@@ -65,6 +66,26 @@ func (n *Node) ensureMember(ctx context.Context) error {
 	return n.join(ctx, line)
 }
 
+// sameMeshFile is sameMesh for the file of --join-file, if it is there.
+func (n *Node) sameMeshFile() error {
+	if n.cfg.JoinFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(n.cfg.JoinFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read invite: %w", err)
+	}
+	if line := strings.TrimSpace(string(b)); line != "" {
+		return n.sameMesh(line)
+	}
+	return nil
+}
+
+// sameMesh checks an invite that a member does not need any more. Its addresses
+// are where to begin, should the node know no better ones.
 func (n *Node) sameMesh(line string) error {
 	invite, err := auth.ParseInvite(line)
 	if err != nil {
@@ -76,6 +97,15 @@ func (n *Node) sameMesh(line string) error {
 	}
 	if invite.Mesh != m.mesh {
 		return fmt.Errorf("home %s is a member of mesh %s and the invite is to %s: %w", n.cfg.Home, m.mesh.Prefix(), invite.Mesh.Prefix(), ErrHasMesh)
+	}
+	for _, b := range invite.Records {
+		r := &peer.PeerRecord{}
+		if _, err := record.ConsumeTypedEnvelope(b, r); err != nil {
+			return ofKind{fmt.Errorf("the invite's addresses do not verify: %w", err), ErrBadInvite}
+		}
+		if r.PeerID == invite.Issuer && r.PeerID != m.id {
+			n.cfg.bootstrap = append(n.cfg.bootstrap, peer.AddrInfo{ID: r.PeerID, Addrs: r.Addrs})
+		}
 	}
 	return nil
 }

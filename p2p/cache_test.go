@@ -133,3 +133,18 @@ func TestLearn(t *testing.T) {
 		t.Errorf("a day's skew: %v", err)
 	}
 }
+
+// TestNewMemberIsSavedSoon: a node that is killed seconds after it joined still
+// finds its mesh again.
+func TestNewMemberIsSavedSoon(t *testing.T) {
+	m := newTestMesh(t)
+	b := m.host(m.config(), nil)
+	cfg := m.config()
+	cfg.Home = t.TempDir()
+	a := m.host(cfg, nil)
+	m.connect(a, b)
+	until(t, "b is in the cache while a runs", func() bool {
+		text, err := os.ReadFile(filepath.Join(cfg.Home, cacheFile))
+		return err == nil && strings.Contains(string(text), b.ID().String())
+	})
+}

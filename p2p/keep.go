@@ -42,6 +42,7 @@ func (h *Host) keep(ctx context.Context) {
 	start := time.Now()
 	checked, saved, healed := start, start, start
 	at := h.interfaces()
+	inCache := map[peer.ID]bool{} // members that were saved since the start
 	for {
 		if now := h.interfaces(); now != at {
 			at = now
@@ -63,8 +64,14 @@ func (h *Host) keep(ctx context.Context) {
 			h.Recheck()
 			h.renew(ctx)
 		}
-		if time.Since(saved) >= saveEvery {
+		// A new member is saved at once: killed now, the node must find the mesh again.
+		members := h.memberIDs()
+		if time.Since(saved) >= saveEvery || slices.ContainsFunc(members, func(id peer.ID) bool { return !inCache[id] }) {
 			saved = time.Now()
+			clear(inCache)
+			for _, id := range members {
+				inCache[id] = true
+			}
 			h.saveCache()
 		}
 	}
