@@ -71,8 +71,12 @@ func TestPublishInline(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		kept := 0
 		for _, o := range m.all {
-			if _, err := o.store.Job(context.Background(), id); err == nil {
+			r, err := o.store.Job(context.Background(), id)
+			if err == nil {
 				kept++
+			}
+			if list, lerr := o.svc.Jobs(context.Background()); lerr != nil || o != n && err == nil && !r.State.Over() && len(list) > 0 {
+				t.Errorf("node %d shows %+v (%v) of a job that another answered", o.i, list, lerr)
 			}
 		}
 		if kept == 0 || kept > 4 {

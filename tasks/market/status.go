@@ -41,7 +41,9 @@ func (s *Service) Jobs(ctx context.Context) ([]JobView, error) {
 	}
 	views := make([]JobView, 0, len(records))
 	for _, r := range records {
-		views = append(views, s.view(r))
+		if !elsewhere(r) {
+			views = append(views, s.view(r))
+		}
 	}
 	published, err := s.published(ctx, "")
 	if err != nil {
@@ -55,7 +57,7 @@ func (s *Service) Jobs(ctx context.Context) ([]JobView, error) {
 // Job gives one job.
 func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 	r, err := s.cfg.Store.Job(ctx, id)
-	if err == nil {
+	if err == nil && !elsewhere(r) {
 		if r.State.Over() { // before this node started, perhaps
 			if _, err := s.machine(ctx, id); err != nil {
 				return JobView{}, err
@@ -76,6 +78,10 @@ func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 	}
 	return list[0], nil
 }
+
+// elsewhere says of a job that it was kept here, and was answered by another
+// node: what became of it is not known here.
+func elsewhere(r wire.JobRecord) bool { return r.Forgotten && !r.State.Over() }
 
 // view adds what the machine says to what the store has.
 func (s *Service) view(r wire.JobRecord) JobView {
