@@ -99,6 +99,9 @@ func (h *Host) admitNewcomer(ctx context.Context, from peer.ID, req []byte) ([]b
 		if c == nil {
 			return nil, Refuse(CodeNotOpen, "this mesh takes nobody without an invite: ask a member for `kith invite create`")
 		}
+		if !h.onLAN(from) {
+			return nil, Refuse(CodeNotOpen, "this mesh is open to its LAN alone, and you come from elsewhere: ask a member for `kith invite create`")
+		}
 		to.Rights = c.Rights &^ auth.Admit
 	} else {
 		secret, err := auth.SecretFromBytes(in.Secret)
@@ -119,6 +122,18 @@ func (h *Host) admitNewcomer(ctx context.Context, from peer.ID, req []byte) ([]b
 	}
 	h.log.Info("admitted a newcomer", "peer", from, "name", to.Name, "rights", to.Rights.String())
 	return proto.Marshal(&pb.JoinAnswer{Token: token, Charter: h.cfg.Charter, Records: h.someRecords(), Clock: h.now().Unix()})
+}
+
+// onLAN reports whether all connections with a peer stay on this machine or on
+// its LAN.
+func (h *Host) onLAN(id peer.ID) bool {
+	conns := h.raw.Network().ConnsToPeer(id)
+	for _, c := range conns {
+		if path := h.net.path(c); path != PathLAN && path != PathLoopback {
+			return false
+		}
+	}
+	return len(conns) > 0
 }
 
 // inviteRefusal numbers what a redeemer says.

@@ -245,6 +245,15 @@ func TestJoinOpenMesh(t *testing.T) {
 	if _, err := Join(t.Context(), JoinConfig{Key: key, LAN: &found}); RefusalCode(err) != CodeNotOpen {
 		t.Errorf("a closed mesh: %v", err)
 	}
+	// To a host that takes every address for a far one, the same newcomer comes
+	// from outside.
+	far := m.config()
+	far.Charter = m.charter(true)
+	outside := m.host(far, func(h *Host) { h.net.any = true })
+	found.Peer = addrInfo(outside)
+	if _, err := Join(t.Context(), JoinConfig{Key: key, LAN: &found}); RefusalCode(err) != CodeNotOpen || !strings.Contains(err.Error(), "LAN") {
+		t.Errorf("from outside the LAN: %v", err)
+	}
 }
 
 func TestInviteRefusesWhatItCannotGive(t *testing.T) {
