@@ -34,6 +34,7 @@ type Origin struct {
 	holding                    map[hold]*held
 	idle                       []hold // of holding, waiting to be tried again
 	fault                      string // this node's own trouble with outputs
+	lastFault                  string // what a worker said when it failed last, not the program
 	assembling                 bool   // an Assemble is out
 	assembleTries              uint
 

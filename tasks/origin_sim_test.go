@@ -369,3 +369,26 @@ func TestCancel(t *testing.T) {
 		t.Errorf("the worker still has %+v", s)
 	}
 }
+
+// When every worker fails by its own fault, the job waits and repeats what the
+// last one said.
+func TestWhyRepeatsWorkersFault(t *testing.T) {
+	m := newSim(t, 31, spec(1, false), 4)
+	m.outcome = func(*simNode, tasks.Ref) tasks.Outcome {
+		return tasks.Outcome{Reason: tasks.WorkerFault, Detail: "too many open files"}
+	}
+	m.node("a", 5*time.Millisecond, 1, 1)
+	m.node("b", 10*time.Millisecond, 1, 1)
+	for range 200 { // at some instant both are kept away
+		m.run(500 * time.Millisecond)
+		if m.disk.Finish != nil {
+			t.Fatalf("finish %+v", m.disk.Finish)
+		}
+		for _, w := range m.origin.Why(m.now) {
+			if strings.Contains(w.Text, "worker failed: too many open files") {
+				return
+			}
+		}
+	}
+	t.Errorf("why: %+v", m.origin.Why(m.now))
+}

@@ -3,6 +3,7 @@ package tasks
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -150,6 +151,9 @@ func (o *Origin) onFailure(r Receipt, p *peer, w *work, a *attempt, v Verdict) {
 	o.note(r, p, r.Reason, v)
 	if r.Reason >= WorkerBusy {
 		p.refused = r.Reason
+		if o.lastFault = r.Reason.String(); r.Detail != "" {
+			o.lastFault += ": " + strings.ToValidUTF8(r.Detail[:min(len(r.Detail), 300)], "")
+		}
 		o.punish(p, 0)
 		o.update(r.Ref.Index, classRelease)
 		return

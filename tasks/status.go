@@ -255,6 +255,9 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 	default:
 		w.Text = fmt.Sprintf("waiting for a worker: %s", peers)
 	}
+	if refusals[WorkerFault] > 0 && o.lastFault != "" {
+		w.Text += "; the last one said: " + o.lastFault
+	}
 	return w
 }
 
