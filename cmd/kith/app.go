@@ -203,7 +203,25 @@ Settings: flag, then KITH_* environment, then config.yaml, then default.`,
 	group("data", a.addCmd(), a.getCmd(), a.catCmd(), a.lsCmd(), a.pinCmd(), a.unpinCmd(), a.gcCmd(), a.carCmd())
 	group("jobs", a.runCmd(), a.submitCmd(), a.publishCmd(), a.jobsCmd(), a.jobCmd(), a.logsCmd(), a.resultsCmd(), a.cancelCmd(), a.whyCmd())
 	completion(root)
+	tellUse(root)
 	return root
+}
+
+// tellUse makes errors about arguments show what is wanted.
+func tellUse(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			var told usageError
+			if err == nil || errors.As(err, &told) {
+				return err
+			}
+			return usagef("%w: want '%s'", err, strings.TrimSuffix(cmd.UseLine(), " [flags]"))
+		}
+	}
+	for _, c := range cmd.Commands() {
+		tellUse(c)
+	}
 }
 
 // completion gives cobra's own commands what ours have.
@@ -214,6 +232,14 @@ func completion(root *cobra.Command) {
 		switch c.Name() {
 		case "help":
 			c.Example = "  kith help run"
+			c.Run, c.RunE = nil, func(_ *cobra.Command, args []string) error {
+				about, _, err := root.Find(args)
+				if err != nil {
+					return asUsage(err)
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
 		case "completion":
 			c.Example = "  kith completion bash > /etc/bash_completion.d/kith"
 			c.Args, c.RunE = cobra.NoArgs, needSubcommand

@@ -53,7 +53,11 @@ func (a *app) follow(ctx context.Context, c *client.Client, id tasks.JobID, out 
 		}
 		return jobFailed(job)
 	}
-	a.note("%s done in %s%s", plural(job.Tasks, "task"), job.Finished.Sub(job.Created).Round(10*time.Millisecond), again(job))
+	what := plural(job.Tasks, "task")
+	if job.Tasks == 0 { // published: its origin alone counts them
+		what = "job"
+	}
+	a.note("%s done in %s%s", what, job.Finished.Sub(job.Created).Round(10*time.Millisecond), again(job))
 	return a.result(ctx, c, string(id), out)
 }
 
