@@ -138,7 +138,7 @@ func (c Config) validate() error {
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("node: config not valid:\n%w", err)
+		return ofKind{fmt.Errorf("node: config not valid:\n%w", err), ErrConfig}
 	}
 	return nil
 }

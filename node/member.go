@@ -24,6 +24,9 @@ var ErrBadInvite = errors.New("the invite line can't be read")
 // ErrRefused says that a mesh does not let this node in.
 var ErrRefused = errors.New("the mesh refuses this node")
 
+// ErrConfig says that a node can't run with what it was told.
+var ErrConfig = errors.New("config not valid")
+
 // ofKind lets errors.Is find a kind in an error whose text says it already.
 type ofKind struct {
 	error

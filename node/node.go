@@ -130,7 +130,7 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		return err
 	}
 	if n.limits, err = n.policy.Limits(m); err != nil {
-		return fmt.Errorf("node: what the device gives: %w", err)
+		return ofKind{fmt.Errorf("node: what the device gives: %w", err), ErrConfig}
 	}
 	if err := n.loadRevoked(ctx); err != nil {
 		return err

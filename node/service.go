@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // service is one part of a node that runs.
@@ -45,7 +46,10 @@ func runAll(ctx context.Context, services []service, started func() error) error
 				if err == nil {
 					err = errors.New("it ended by itself")
 				}
-				failed <- fmt.Errorf("%s: %w", s.name, err)
+				if !strings.HasPrefix(err.Error(), s.name+": ") { // many say it themselves
+					err = fmt.Errorf("%s: %w", s.name, err)
+				}
+				failed <- err
 				err = nil // told once
 			}
 			r.done <- err

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -77,6 +78,8 @@ func TestServiceFailureStopsAll(t *testing.T) {
 		{name: "fails", failing: service{name: "bad", run: func(context.Context) error { return broken }}, want: []string{"bad: broken"}},
 		{name: "ends", failing: service{name: "bad", run: func(context.Context) error { return nil }}, want: []string{"bad: it ended by itself"}},
 		{name: "fails before it is up", failing: service{name: "bad", up: make(chan struct{}), run: func(context.Context) error { return broken }}, want: []string{"bad: broken"}},
+		{name: "names itself", failing: service{name: "bad", run: func(context.Context) error { return fmt.Errorf("bad: %w", broken) }},
+			want: []string{"bad"}},
 		{name: "fails to stop", failing: service{name: "bad", run: func(ctx context.Context) error { <-ctx.Done(); return broken }}, started: errors.New("not started"),
 			want: []string{"not started", "stop bad: broken"}},
 	} {
