@@ -47,7 +47,8 @@ func (a *app) exitCode(err error) int {
 	case errors.As(err, &silent):
 		return silent.code
 	case !a.started, errors.As(err, &usage), errors.As(err, &spec), errors.As(err, &path),
-		errors.Is(err, node.ErrNoMesh), errors.Is(err, node.ErrHasMesh), errors.Is(err, node.ErrBadInvite):
+		errors.Is(err, node.ErrNoMesh), errors.Is(err, node.ErrHasMesh), errors.Is(err, node.ErrBadInvite),
+		errors.Is(err, node.ErrConfig):
 		return exitUsage
 	case errors.Is(err, node.ErrHomeInUse), errors.Is(err, node.ErrRefused):
 		return exitRefused
