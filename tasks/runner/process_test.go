@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"fmt"
 	"context"
 	"errors"
 	"os"
@@ -114,12 +115,22 @@ func TestChildPerJob(t *testing.T) {
 		}
 		seen[p] = true
 	}
-	if len(r.idle) != 1 {
-		t.Errorf("%d children wait in one slot", len(r.idle))
+	for i := range 2 * idleLeast {
+		pid(nothing(), ofJob(fmt.Sprint("other ", i)))
+		pid(nothing(), ofJob("a"))
 	}
+	r.mu.Lock()
+	if len(r.idle) != idleLeast {
+		t.Errorf("%d children wait beside one slot, want %d", len(r.idle), idleLeast)
+	}
+	r.mu.Unlock()
 	r.Forget("a")
-	if len(r.idle) != 0 {
-		t.Errorf("%d children wait for a job that is over", len(r.idle))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.idle {
+		if c.key.job == "a" {
+			t.Error("a child waits for a job that is over")
+		}
 	}
 }
 
