@@ -272,6 +272,11 @@ func (d *dataBackend) AddFolder(ctx context.Context, next func() (api.File, erro
 		return api.Root{}, err
 	}
 	defer top.Close()
+	usage, err := d.store.Usage(ctx)
+	if err != nil {
+		return api.Root{}, err
+	}
+	left := usage.Max // what could never be stored is not taken in
 	for {
 		f, err := next()
 		if err == io.EOF {
@@ -280,8 +285,11 @@ func (d *dataBackend) AddFolder(ctx context.Context, next func() (api.File, erro
 		if err != nil {
 			return api.Root{}, err
 		}
+		if usage.Max > 0 && !f.Dir {
+			f.Body = &bounded{r: f.Body, left: &left, limit: usage.Max}
+		}
 		if err := writeUpload(top, f); err != nil {
-			return api.Root{}, fmt.Errorf("%s: %w", f.Path, err)
+			return api.Root{}, dataError(fmt.Errorf("%s: %w", f.Path, err))
 		}
 	}
 	root, err := d.store.AddPath(ctx, dir, o)
@@ -289,6 +297,21 @@ func (d *dataBackend) AddFolder(ctx context.Context, next func() (api.File, erro
 		return api.Root{}, dataError(err)
 	}
 	return d.added(ctx, root)
+}
+
+// bounded reads up to what is left for a whole folder.
+type bounded struct {
+	r     io.Reader
+	left  *int64
+	limit int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if *b.left -= int64(n); *b.left < 0 {
+		return n, fmt.Errorf("the folder is larger than the limit of %d bytes: %w", b.limit, storage.ErrFull)
+	}
+	return n, err
 }
 
 func writeUpload(top *os.Root, f api.File) error {

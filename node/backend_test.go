@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -216,5 +217,41 @@ func TestFetchAwaitsKnownMembers(t *testing.T) {
 	}
 	if n.settling() {
 		t.Error("a node that knows nobody waits for somebody")
+	}
+}
+
+// TestFolderPastTheLimit: a folder that could never be stored is not taken in,
+// and nothing of it stays.
+func TestFolderPastTheLimit(t *testing.T) {
+	t.Parallel()
+	cfg := founder(t)
+	if err := cfg.Policy.Disk.Set("64MiB"); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, cfg)
+	scratch := t.TempDir()
+	data := &dataBackend{store: n.store, transfer: n.transfer, scratch: scratch, now: time.Now}
+	var taken int64
+	zeros := readerFunc(func(b []byte) (int, error) { // one chunk: stored, it would fit
+		taken += int64(len(b))
+		return copy(b, make([]byte, len(b))), nil
+	})
+	names := []string{"a", "b"}
+	_, err := data.AddFolder(t.Context(), func() (api.File, error) {
+		if len(names) == 0 {
+			return api.File{}, io.EOF
+		}
+		f := api.File{Path: names[0], Size: 40 << 20, Body: io.LimitReader(zeros, 40<<20)}
+		names = names[1:]
+		return f, nil
+	}, api.AddOptions{})
+	if err == nil || !strings.Contains(err.Error(), "larger than the limit of 67108864 bytes") {
+		t.Fatalf("took it: %v", err)
+	}
+	if taken > 65<<20 {
+		t.Errorf("%d bytes were read", taken)
+	}
+	if left, err := os.ReadDir(scratch); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
