@@ -90,6 +90,9 @@ func working(t *testing.T, c *Config) {
 // TestPublishFromALightNode hands a job to whoever adopts it: a light node runs
 // nothing and holds no job.
 func TestPublishFromALightNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: compiles Go programs in children of three nodes; go test ./... runs it")
+	}
 	t.Parallel()
 	nodes := mesh(t, 3, func(i int, c *Config) {
 		working(t, c)
@@ -131,6 +134,9 @@ func TestPublishFromALightNode(t *testing.T) {
 // TestSubmit runs a job from the node's own API over two nodes, with all that
 // the API tells of it.
 func TestSubmit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short: compiles Go programs in children of three nodes; go test ./... runs it")
+	}
 	t.Parallel()
 	nodes := mesh(t, 2, func(_ int, c *Config) { working(t, c) })
 	c := dial(t, nodes[0])
