@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/p2p/internal/pb"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	"google.golang.org/protobuf/proto"
 )
 
 // ledger is an in-memory Redeemer.
@@ -245,13 +247,13 @@ func TestJoinOpenMesh(t *testing.T) {
 	if _, err := Join(t.Context(), JoinConfig{Key: key, LAN: &found}); RefusalCode(err) != CodeNotOpen {
 		t.Errorf("a closed mesh: %v", err)
 	}
-	// To a host that takes every address for a far one, the same newcomer comes
-	// from outside.
-	far := m.config()
-	far.Charter = m.charter(true)
-	outside := m.host(far, func(h *Host) { h.net.any = true })
-	found.Peer = addrInfo(outside)
-	if _, err := Join(t.Context(), JoinConfig{Key: key, LAN: &found}); RefusalCode(err) != CodeNotOpen || !strings.Contains(err.Error(), "LAN") {
+	// Whoever has no connection from the LAN gets nothing from the same host.
+	req, err := proto.Marshal(&pb.JoinRequest{Clock: time.Now().Unix()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, elsewhere := newKey(t)
+	if _, err := open.admitNewcomer(t.Context(), elsewhere, req); RefusalCode(err) != CodeNotOpen || !strings.Contains(err.Error(), "LAN") {
 		t.Errorf("from outside the LAN: %v", err)
 	}
 }

@@ -64,12 +64,13 @@ func TestNothingLeavesBeforeItIsDurable(t *testing.T) {
 				t.Fatal("a worker runs by a lease that is not durable")
 			}
 		}
-		if slow.held < 2 {
-			t.Fatal("no lease was made durable")
-		}
 		slow.mu.Lock()
+		held := slow.held
 		close(slow.gate)
 		slow.mu.Unlock()
+		if held < 2 {
+			t.Fatal("no lease was made durable")
+		}
 		m.want(n, m.done(n, id), want)
 	})
 }
