@@ -178,7 +178,11 @@ func (b *jobsBackend) Job(ctx context.Context, id tasks.JobID) (api.Job, error) 
 		ctx, stop := context.WithTimeout(ctx, followTime)
 		defer stop()
 		if p, err := b.n.market.Follow(ctx, id); err == nil {
-			job.State, job.Term, job.Origin, job.Releases = stateName(p.State), p.Term, string(p.Origin), int(p.Releases)
+			state := p.State
+			if state.Over() { // over for its origin; here, once its answer has come
+				state = tasks.Assembling
+			}
+			job.State, job.Term, job.Origin, job.Releases = stateName(state), p.Term, string(p.Origin), int(p.Releases)
 			job.Tasks, job.Done, job.Leased, job.Waiting = int(p.Tasks), int(p.Decided), int(p.Leased), int(p.Waiting)
 		}
 	}
