@@ -209,6 +209,12 @@ func (s *Service) rand(of string) *rand.Rand {
 
 func (s *Service) originConfig(id tasks.JobID) tasks.OriginConfig {
 	c := s.cfg.Origin
+	if c.Radius == 0 {
+		if c.Radius = firstRadius(s.host.Known(), s.distance, s.cfg.Kinds); c.MaxRadius > 0 {
+			c.Radius = min(c.Radius, c.MaxRadius)
+		}
+		c.Radius = min(c.Radius, time.Second)
+	}
 	c.Self, c.Judge, c.Rand = s.self, verify.Decide, s.rand("origin "+string(id))
 	return c
 }
