@@ -23,10 +23,24 @@ type write struct {
 // There is no goroutine for it: the first caller commits for all who came
 // meanwhile, then hands on. A write that was begun is not cancelled: what one
 // caller asks for must not undo the others.
-func (s *State) write(ctx context.Context, do func(ctx context.Context, tx *sql.Tx) error) error {
+func (s *State) write(ctx context.Context, c Commit, do func(ctx context.Context, tx *sql.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	return s.around(c, func() error { return s.join(do) })
+}
+
+// Join runs do inside such a transaction, for packages that keep tables of their
+// own in the database.
+func (s *State) Join(ctx context.Context, do func(ctx context.Context, tx *sql.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.join(do)
+}
+
+// join waits until do is part of a transaction that is durable.
+func (s *State) join(do func(ctx context.Context, tx *sql.Tx) error) error {
 	w := &write{do: do, done: make(chan struct{}), lead: make(chan struct{}, 1)}
 	s.mu.Lock()
 	if s.closed {
@@ -60,10 +74,20 @@ func (s *State) lead() {
 	s.mu.Unlock()
 
 	if err := s.commit(batch); err != nil {
+		err = s.asFull(err)
+		for _, w := range batch {
+			if w.err = s.asFull(w.err); errors.Is(w.err, ErrFull) && !errors.Is(err, ErrFull) {
+				err = errors.Join(w.err, err) // it undid them all
+			}
+		}
 		for _, w := range batch {
 			if w.err == nil {
 				w.err = err
 			}
+		}
+	} else {
+		for _, w := range batch {
+			w.err = s.asFull(w.err)
 		}
 	}
 
@@ -98,10 +122,10 @@ func (s *State) commit(batch []*write) error {
 			}
 		}
 	}
-	if err := tx.Commit(); err != nil {
+	if err := s.around(CommitTransaction, tx.Commit); err != nil {
 		return errors.Join(fmt.Errorf("state: commit: %w", err), rollback(tx))
 	}
-	return nil
+	return rollback(tx) // of nothing, unless a test left the commit out
 }
 
 // savepoint runs a write so that its failure undoes it alone. An error means

@@ -43,7 +43,7 @@ func (s *State) AddInvite(ctx context.Context, i Invite) error {
 	if len(i.Name) > MaxInviteName {
 		return fmt.Errorf("state: invite: a name of %d bytes is longer than %d", len(i.Name), MaxInviteName)
 	}
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, CommitInvite, func(ctx context.Context, tx *sql.Tx) error {
 		err := changedOne(tx.ExecContext(ctx, `INSERT OR IGNORE INTO invites (secret, name, rights, left, uses, expires, created) VALUES (?,?,?,?,?,?,?)`,
 			i.Hash[:], i.Name, i.Rights, i.Uses, i.Uses, millis(i.Expires), millis(i.Created)))
 		if err != nil {
@@ -56,7 +56,7 @@ func (s *State) AddInvite(ctx context.Context, i Invite) error {
 // Redeem takes one use of the invite for a peer, durably. A peer that redeemed
 // it before takes no second use. now is the node's wall clock.
 func (s *State) Redeem(ctx context.Context, secretHash [32]byte, by peer.ID, now time.Time) (rights auth.Rights, err error) {
-	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.write(ctx, CommitRedeem, func(ctx context.Context, tx *sql.Tx) error {
 		var left int
 		var until int64
 		var revoked bool
@@ -143,7 +143,7 @@ func (s *State) RevokeInvite(ctx context.Context, prefix string) (Invite, error)
 	}
 	i := found[0]
 	i.Revoked = true
-	return i, s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return i, s.write(ctx, CommitRevoke, func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE invites SET revoked = 1 WHERE secret = ?`, i.Hash[:]); err != nil {
 			return fmt.Errorf("state: revoke invite: %w", err)
 		}

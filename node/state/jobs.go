@@ -16,21 +16,28 @@ const (
 	insertTask    = `INSERT INTO tasks (job, idx, body) VALUES (?,?,?)`
 	insertLease   = `INSERT OR IGNORE INTO leases (job, lease, term, worker, stage, body, at) SELECT id, ?, term, ?, ?, ?, ? FROM jobs WHERE id = ?`
 	insertAttempt = `INSERT OR REPLACE INTO attempts (job, stage, idx, lease, replica, worker, reason, detail, output, size, folder) VALUES (?,?,?,?,?,?,?,?,?,?,?)`
+	insertCommit  = `INSERT OR IGNORE INTO commitments (job, stage, idx, lease, replica, worker, hash, at) VALUES (?,?,?,?,?,?,?,?)`
 	insertBatch   = `INSERT OR IGNORE INTO batches (hash, sealed, at) VALUES (?,?,?)`
 	insertReceipt = `INSERT OR IGNORE INTO receipts (job, stage, idx, lease, replica, worker, body, batch, at) VALUES (?,?,?,?,?,?,?,?,?)`
-	insertVerdict = `INSERT OR REPLACE INTO verdicts (job, stage, idx, lease, replica, status, reason, at) VALUES (?,?,?,?,?,?,?,?)`
-	insertResult  = `INSERT OR IGNORE INTO results (job, stage, idx, output, size, workers, folder) VALUES (?,?,?,?,?,?,?)`
+	insertVerdict = `INSERT OR REPLACE INTO verdicts (job, stage, idx, lease, replica, status, reason, at, related) VALUES (?,?,?,?,?,?,?,?,?)`
+	insertResult  = `INSERT OR IGNORE INTO results (job, stage, idx, output, size, workers, folder, related) VALUES (?,?,?,?,?,?,?,?)`
 	addTally      = `INSERT INTO tallies (peer, accepted, rejected) VALUES (?,?,?) ON CONFLICT (peer) DO UPDATE SET accepted = accepted + excluded.accepted, rejected = rejected + excluded.rejected`
-	insertOwed    = `INSERT OR REPLACE INTO owed (job, stage, idx, lease, replica, origin, body, until) VALUES (?,?,?,?,?,?,?,?)`
+	insertOwed    = `INSERT OR REPLACE INTO owed (job, stage, idx, lease, replica, origin, body, until, nonce) VALUES (?,?,?,?,?,?,?,?,?)`
+	insertSaid    = `INSERT INTO said (origin, sealed, at) VALUES (?,?,?)`
+	insertSaidJob = `INSERT OR IGNORE INTO said_jobs (job, id) VALUES (?,?)`
 	deleteOwed    = `DELETE FROM owed WHERE job = ? AND stage = ? AND idx = ? AND lease = ? AND replica = ?`
 )
 
-var prepared = []string{insertTask, insertLease, insertAttempt, insertBatch, insertReceipt, insertVerdict, insertResult, addTally, insertOwed, deleteOwed}
+var prepared = []string{insertTask, insertLease, insertAttempt, insertCommit, insertBatch, insertReceipt, insertVerdict, insertResult, addTally, insertOwed, deleteOwed, insertSaid, insertSaidJob}
 
 // AddJob keeps a job that is new; added is false, and nothing changes, when one
 // of that ID is kept already.
 func (s *State) AddJob(ctx context.Context, r wire.JobRecord) (added bool, err error) {
-	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	name := CommitSubmit
+	if r.Published {
+		name = CommitAdopt
+	}
+	err = s.write(ctx, name, func(ctx context.Context, tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO jobs (id, submission, name, submitter, published, created, retention, term, yielded, taken,
 			forgotten, state, reason, detail, output, size, tasks, finished) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 			r.ID, r.Submission, r.Name, r.Submitter, r.Published, millis(r.Created), int64(r.Retention), r.Term, r.Yielded, r.Taken,
@@ -86,7 +93,7 @@ func (s *State) Apply(ctx context.Context, c wire.Change) error {
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, commitOf(c), func(ctx context.Context, tx *sql.Tx) error {
 		if err := s.apply(ctx, tx, c, a); err != nil {
 			return fmt.Errorf("state: job %s: %w", c.Job, err)
 		}
@@ -144,6 +151,11 @@ func (s *State) apply(ctx context.Context, tx *sql.Tx, c wire.Change, a encoded)
 			return fmt.Errorf("attempt: %w", err)
 		}
 	}
+	for _, k := range c.Commits {
+		if _, err := s.exec(ctx, tx, insertCommit, c.Job, k.Ref.Stage, k.Ref.Index, k.Lease, k.Replica, k.Worker, k.Hash[:], at); err != nil {
+			return fmt.Errorf("commitment: %w", err)
+		}
+	}
 	var last *wire.SignedBatch
 	for i, r := range c.Receipts {
 		if r.Batch != last {
@@ -158,12 +170,12 @@ func (s *State) apply(ctx context.Context, tx *sql.Tx, c wire.Change, a encoded)
 		}
 	}
 	for _, v := range c.Verdicts {
-		if _, err := s.exec(ctx, tx, insertVerdict, c.Job, v.Ref.Stage, v.Ref.Index, v.Lease, v.Replica, v.Status, v.Reason, at); err != nil {
+		if _, err := s.exec(ctx, tx, insertVerdict, c.Job, v.Ref.Stage, v.Ref.Index, v.Lease, v.Replica, v.Status, v.Reason, at, v.Related); err != nil {
 			return fmt.Errorf("verdict: %w", err)
 		}
 	}
 	for _, r := range c.Results {
-		if err := changedOne(s.exec(ctx, tx, insertResult, c.Job, r.Ref.Stage, r.Ref.Index, r.Output, r.Size, joinPeers(r.Workers), r.Folder)); err != nil {
+		if err := changedOne(s.exec(ctx, tx, insertResult, c.Job, r.Ref.Stage, r.Ref.Index, r.Output, r.Size, joinPeers(r.Workers), r.Folder, r.Related)); err != nil {
 			return fmt.Errorf("result of task %d of stage %d: %w", r.Ref.Index, r.Ref.Stage, err)
 		}
 	}
@@ -221,9 +233,9 @@ func (s *State) Records(ctx context.Context, id tasks.JobID, term uint64) (tasks
 	}); err != nil {
 		return r, err
 	}
-	if r.Results, err = query(ctx, s, `SELECT stage, idx, output, size, workers, folder FROM results WHERE job = ? ORDER BY stage, idx`, []any{id}, func(rows *sql.Rows) (t tasks.Result, err error) {
+	if r.Results, err = query(ctx, s, `SELECT stage, idx, output, size, workers, folder, related FROM results WHERE job = ? ORDER BY stage, idx`, []any{id}, func(rows *sql.Rows) (t tasks.Result, err error) {
 		var workers string
-		err = rows.Scan(&t.Ref.Stage, &t.Ref.Index, &t.Output, &t.Size, &workers, &t.Folder)
+		err = rows.Scan(&t.Ref.Stage, &t.Ref.Index, &t.Output, &t.Size, &workers, &t.Folder, &t.Related)
 		t.Workers = splitPeers(workers)
 		return t, err
 	}); err != nil {
@@ -231,6 +243,17 @@ func (s *State) Records(ctx context.Context, id tasks.JobID, term uint64) (tasks
 	}
 	if r.Attempts, err = query(ctx, s, `SELECT stage, idx, lease, replica, worker, reason, detail, output, size, folder FROM attempts WHERE job = ? ORDER BY stage, idx`, []any{id}, func(rows *sql.Rows) (t tasks.Attempt, err error) {
 		return t, rows.Scan(&t.Ref.Stage, &t.Ref.Index, &t.Lease, &t.Replica, &t.Worker, &t.Reason, &t.Detail, &t.Output, &t.Size, &t.Folder)
+	}); err != nil {
+		return r, err
+	}
+	if r.Commitments, err = query(ctx, s, `SELECT stage, idx, lease, replica, worker, hash FROM commitments WHERE job = ? ORDER BY stage, idx, at`, []any{id}, func(rows *sql.Rows) (tasks.Commitment, error) {
+		k := tasks.Commitment{Job: id}
+		var hash sql.RawBytes
+		err := rows.Scan(&k.Ref.Stage, &k.Ref.Index, &k.Lease, &k.Replica, &k.Worker, &hash)
+		if copy(k.Hash[:], hash); err == nil && len(hash) != len(k.Hash) {
+			err = fmt.Errorf("commitment of %d bytes", len(hash))
+		}
+		return k, err
 	}); err != nil {
 		return r, err
 	}
@@ -262,10 +285,10 @@ func (s *State) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]wire
 
 // RemoveJob forgets a job and all that came of it but its peers' tallies.
 func (s *State) RemoveJob(ctx context.Context, id tasks.JobID) error {
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, CommitRemove, func(ctx context.Context, tx *sql.Tx) error {
 		for _, q := range []string{
 			`DELETE FROM batches WHERE hash IN (SELECT batch FROM receipts WHERE job = ?1) AND hash NOT IN (SELECT batch FROM receipts WHERE job <> ?1)`,
-			`DELETE FROM receipts WHERE job = ?`, `DELETE FROM verdicts WHERE job = ?`, `DELETE FROM results WHERE job = ?`, `DELETE FROM attempts WHERE job = ?`,
+			`DELETE FROM receipts WHERE job = ?`, `DELETE FROM verdicts WHERE job = ?`, `DELETE FROM results WHERE job = ?`, `DELETE FROM attempts WHERE job = ?`, `DELETE FROM commitments WHERE job = ?`,
 			`DELETE FROM leases WHERE job = ?`, `DELETE FROM tasks WHERE job = ?`, `DELETE FROM jobs WHERE id = ?`,
 		} {
 			if _, err := tx.ExecContext(ctx, q, id); err != nil {
@@ -311,9 +334,9 @@ func splitPeers(s string) []tasks.PeerID {
 // VerdictOn gives the verdict on a receipt, when there is one.
 func (s *State) VerdictOn(ctx context.Context, k wire.ReceiptKey) (v tasks.Verdict, found bool, err error) {
 	v = tasks.Verdict{Job: k.Job, Ref: k.Ref, Replica: k.Replica, Lease: k.Lease, Worker: k.Worker}
-	err = s.db.QueryRowContext(ctx, `SELECT v.status, v.reason FROM verdicts v JOIN leases l ON l.job = v.job AND l.lease = v.lease
+	err = s.db.QueryRowContext(ctx, `SELECT v.status, v.reason, v.related FROM verdicts v JOIN leases l ON l.job = v.job AND l.lease = v.lease
 		WHERE v.job = ? AND v.stage = ? AND v.idx = ? AND v.lease = ? AND v.replica = ? AND l.worker = ?`,
-		k.Job, k.Ref.Stage, k.Ref.Index, k.Lease, k.Replica, k.Worker).Scan(&v.Status, &v.Reason)
+		k.Job, k.Ref.Stage, k.Ref.Index, k.Lease, k.Replica, k.Worker).Scan(&v.Status, &v.Reason, &v.Related)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return v, false, nil

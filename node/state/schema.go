@@ -69,6 +69,18 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 ALTER TABLE results ADD COLUMN folder INTEGER NOT NULL DEFAULT 0;
 `, `
 ALTER TABLE invites ADD COLUMN name TEXT NOT NULL DEFAULT '';
+`, `
+CREATE TABLE commitments (
+	job TEXT NOT NULL, stage INTEGER NOT NULL, idx INTEGER NOT NULL, lease TEXT NOT NULL, replica INTEGER NOT NULL,
+	worker TEXT NOT NULL, hash BLOB NOT NULL, at INTEGER NOT NULL,
+	PRIMARY KEY (job, stage, idx, lease, replica)
+) WITHOUT ROWID;
+ALTER TABLE owed ADD COLUMN nonce BLOB;
+ALTER TABLE verdicts ADD COLUMN related INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE results ADD COLUMN related INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE said (id INTEGER PRIMARY KEY, origin TEXT NOT NULL, sealed BLOB NOT NULL, at INTEGER NOT NULL);
+CREATE TABLE said_jobs (job TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (job, id)) WITHOUT ROWID;
+CREATE INDEX said_jobs_id ON said_jobs (id);
 `}
 
 // Version is the newest version of the tables that this program writes.

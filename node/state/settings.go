@@ -19,7 +19,7 @@ type Revocation struct {
 
 // Revoke keeps that a peer is no member any more. Doing it twice keeps the first.
 func (s *State) Revoke(ctx context.Context, r Revocation) error {
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, CommitRevoke, func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO revocations (peer, at, why) VALUES (?,?,?)`, r.Peer.String(), millis(r.At), r.Why); err != nil {
 			return fmt.Errorf("state: revoke: %w", err)
 		}
@@ -43,7 +43,7 @@ func (s *State) Revocations(ctx context.Context) ([]Revocation, error) {
 
 // Set keeps a setting; a nil value forgets it.
 func (s *State) Set(ctx context.Context, key string, value []byte) error {
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, CommitSetting, func(ctx context.Context, tx *sql.Tx) error {
 		var err error
 		if value == nil {
 			_, err = tx.ExecContext(ctx, `DELETE FROM settings WHERE key = ?`, key)

@@ -36,8 +36,13 @@ var (
 
 // State is an open database. Its methods may be called from any goroutine.
 type State struct {
+	// Around, when not nil, is given each durable step instead of its being run,
+	// for tests of crashes. It is set before the first use.
+	Around func(c Commit, do func() error) error
+
 	db   *sql.DB
 	stmt statements
+	dir  string // of the file; empty for Memory
 
 	mu      sync.Mutex
 	queue   []*write // waiting for the next transaction
@@ -55,6 +60,9 @@ func Open(path string) (*State, error) {
 		if err := makeFile(path); err != nil {
 			return nil, err
 		}
+		if err := checkLog(path); err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
 		dsn, conns = fileDSN(path), 4
 	}
 	db, err := sql.Open("sqlite", dsn)
@@ -64,11 +72,18 @@ func Open(path string) (*State, error) {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns) // an in-memory database lives in its connection
 	s := &State{db: db}
-	if err := migrate(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("state: %s: %w", path, err), db.Close())
+	if path != Memory {
+		s.dir = filepath.Dir(path)
 	}
-	if err := s.stmt.prepare(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("state: %s: %w", path, err), db.Close())
+	err = check(db)
+	if err == nil {
+		err = migrate(db)
+	}
+	if err == nil {
+		err = s.stmt.prepare(db)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("state: %s: %w", path, asDamaged(path, s.asFull(err))), db.Close())
 	}
 	return s, nil
 }

@@ -116,7 +116,7 @@ func TestGroupCommit(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 200 {
 			wg.Go(func() {
-				err := s.write(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+				err := s.write(t.Context(), CommitSetting, func(ctx context.Context, tx *sql.Tx) error {
 					if _, err := tx.ExecContext(ctx, `INSERT INTO settings (key, value) VALUES (?, 'x')`, fmt.Sprint(i)); err != nil {
 						return err
 					}

@@ -66,10 +66,11 @@ func decision(t testing.TB, job tasks.JobID, i uint32) wire.Change {
 	sealed := fmt.Appendf(nil, "batch of %d", i)
 	return wire.Change{Job: job, At: start,
 		Grants:   []tasks.GrantRecord{{Lease: lease, Worker: worker, Indexes: []uint32{i}, Replicas: []uint32{0}}},
+		Commits:  []tasks.Commitment{{Job: job, Ref: ref, Lease: lease, Worker: worker, Hash: sha256.Sum256(sealed)}},
 		Attempts: []tasks.Attempt{{Ref: ref, Lease: lease, Worker: worker, Output: out, Size: 3}},
 		Receipts: []wire.SignedReceipt{{Receipt: r, Batch: &wire.SignedBatch{Hash: sha256.Sum256(sealed), Sealed: sealed}}},
-		Verdicts: []tasks.Verdict{{Job: job, Ref: ref, Lease: lease, Worker: worker, Status: tasks.Accepted}},
-		Results:  []tasks.Result{{Ref: ref, Output: out, Size: 3, Folder: i%2 == 0, Workers: []tasks.PeerID{worker}}},
+		Verdicts: []tasks.Verdict{{Job: job, Ref: ref, Lease: lease, Worker: worker, Status: tasks.Accepted, Related: i%2 == 0}},
+		Results:  []tasks.Result{{Ref: ref, Output: out, Size: 3, Folder: i%2 == 0, Related: i%2 == 0, Workers: []tasks.PeerID{worker}}},
 		Tallies:  map[tasks.PeerID]wire.Tally{worker: {Accepted: 1}},
 	}
 }
@@ -130,7 +131,7 @@ func TestJobStore(t *testing.T) {
 			t.Error("that a result is a folder was forgotten")
 		}
 		d := decision(t, id, 0)
-		if !reflect.DeepEqual(rec, tasks.Records{Tasks: list, Results: d.Results, Attempts: d.Attempts, Grants: d.Grants}) {
+		if !reflect.DeepEqual(rec, tasks.Records{Tasks: list, Results: d.Results, Attempts: d.Attempts, Commitments: d.Commits, Grants: d.Grants}) {
 			t.Errorf("records %+v", rec)
 		}
 		if rec, err := s.Records(ctx, id, 2); err != nil || len(rec.Grants) > 0 || len(rec.Results) != 1 {
@@ -164,7 +165,7 @@ func TestJobStore(t *testing.T) {
 		if err := s.RemoveJob(ctx, id); err != nil {
 			t.Fatal(err)
 		}
-		for _, table := range []string{"tasks", "leases", "attempts", "receipts", "verdicts", "results"} {
+		for _, table := range []string{"tasks", "leases", "attempts", "commitments", "receipts", "verdicts", "results"} {
 			var n int
 			if err := s.db.QueryRow(`SELECT count(*) FROM `+table+` WHERE job = ?`, id).Scan(&n); err != nil || n != 0 {
 				t.Errorf("%s has %d rows of a removed job, %v", table, n, err)
@@ -188,20 +189,61 @@ func TestWorkStore(t *testing.T) {
 			r := decision(t, testJob('a'), i).Receipts[0].Receipt
 			all = append(all, wire.OwedReceipt{Origin: "o", Receipt: r, Until: start.Add(time.Hour)})
 		}
-		for range 2 { // keeping twice is keeping once
-			if err := s.KeepReceipts(ctx, all); err != nil {
+		body, err := wire.MarshalReceipt(all[1].Receipt) // it is committed to: its bytes are kept as they are
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[1].Body, all[1].Nonce = append(body, 0xa0, 0x06, 1), make([]byte, wire.NonceSize) // an unknown field
+		for range 2 {                                                                         // keeping twice is keeping once
+			if err := s.KeepReceipts(ctx, all, wire.Settled{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if got, err := s.OwedReceipts(ctx); err != nil || !reflect.DeepEqual(got, all) {
 			t.Errorf("owed %+v, %v", got, err)
 		}
-		if err := s.SettleReceipts(ctx, []wire.ReceiptKey{wire.KeyOf(all[0].Receipt), wire.KeyOf(all[2].Receipt), {}}); err != nil {
+		if err := s.KeepReceipts(ctx, nil, wire.Settled{Keys: []wire.ReceiptKey{wire.KeyOf(all[0].Receipt), wire.KeyOf(all[2].Receipt), {}}}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := s.OwedReceipts(ctx); err != nil || !reflect.DeepEqual(got, all[1:2]) {
 			t.Errorf("owed after verdicts %+v, %v", got, err)
 		}
+	})
+}
+
+// What origins said stays as they signed it, for a while and within bounds.
+func TestSaidVerdicts(t *testing.T) {
+	each(t, func(t *testing.T, s *State) {
+		ctx := t.Context()
+		said := func(i int, jobs ...tasks.JobID) wire.SaidVerdicts {
+			v := wire.SaidVerdicts{Origin: "o", Sealed: fmt.Appendf(nil, "signed %d", i), Jobs: jobs, At: start.Add(time.Duration(i) * time.Hour)}
+			if err := s.KeepReceipts(ctx, nil, wire.Settled{Said: []wire.SaidVerdicts{v}}); err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+		a, b := testJob('a'), testJob('b')
+		first, both, last := said(0, a), said(1, a, b), said(2, b)
+		check := func(job tasks.JobID, want ...wire.SaidVerdicts) {
+			t.Helper()
+			for i := range want {
+				want[i].Jobs = []tasks.JobID{job}
+			}
+			if got, err := s.SaidVerdicts(ctx, job); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("verdicts %+v, %v, want %+v", got, err, want)
+			}
+		}
+		check(a, first, both)
+		check(b, both, last)
+		if err := s.TrimSaid(ctx, start.Add(time.Minute), 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		check(a, both)
+		if err := s.TrimSaid(ctx, start, int64(len(last.Sealed))); err != nil {
+			t.Fatal(err)
+		}
+		check(a)
+		check(b, last)
 	})
 }
 
