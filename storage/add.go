@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,7 +113,14 @@ func (s *Store) AddReader(ctx context.Context, r io.Reader, o AddOptions) (Root,
 
 // AddBytes adds data as one file, pinned.
 func (s *Store) AddBytes(ctx context.Context, data []byte, o AddOptions) (Root, error) {
-	return s.AddReader(ctx, bytes.NewReader(data), o)
+	if int64(len(data)) > cmp.Or(o.ChunkSize, DefaultChunk) {
+		return s.AddReader(ctx, bytes.NewReader(data), o)
+	}
+	roots, err := s.AddSmall(ctx, [][]byte{data}, o)
+	if err != nil {
+		return Root{}, err
+	}
+	return roots[0], nil
 }
 
 // add runs build within a session, then indexes and pins what it built. If

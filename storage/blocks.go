@@ -22,23 +22,28 @@ func keyOf(c cid.Cid) key { return key(c.Hash()) }
 // Store does. Implementations are safe for concurrent use, except that the
 // caller never deletes a key while it is being put.
 type blocks interface {
-	get(ctx context.Context, k key) ([]byte, error) // ErrNotFound when absent
-	size(ctx context.Context, k key) (int, error)   // ErrNotFound when absent
-	// put returns once the bytes survive a crash. They must not change afterwards.
-	put(ctx context.Context, k key, data []byte) error
-	// batch collects puts that become readable and durable at commit.
-	batch(ctx context.Context) (batch, error)
+	// get returns the bytes, in buf if it has room for them; ErrNotFound when
+	// absent. With check, they are compared with a checksum taken at put, and
+	// ErrCorrupt says that they differ.
+	get(ctx context.Context, k key, buf []byte, check bool) ([]byte, error)
+	size(ctx context.Context, k key) (int, error) // ErrNotFound when absent
+	// batch begins puts that become readable and durable at commit, which shares
+	// its flush with others. End it by commit or discard.
+	batch() batch
+	// delete forgets a block, until a crash brings it back or compact has run.
 	delete(ctx context.Context, k key) error
 	// each calls f for every key until f fails.
 	each(ctx context.Context, f func(k key) error) error
-	used(ctx context.Context) (int64, error) // bytes
+	// compact gives the disk back what deleted blocks took.
+	compact(ctx context.Context) error
+	used() int64 // bytes
 	close() error
 }
 
 type batch interface {
-	put(ctx context.Context, k key, data []byte) error
-	commit(ctx context.Context) error
-	discard(ctx context.Context) error
+	put(k key, data []byte) error
+	commit() error
+	discard()
 }
 
 // CheckCID refuses a CID whose hash or codec the store can't handle.

@@ -2,7 +2,11 @@
 
 package storage
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 func diskFree(dir string) (int64, error) {
 	var st unix.Statfs_t
@@ -10,4 +14,10 @@ func diskFree(dir string) (int64, error) {
 		return 0, err
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
+// diskFull says that a write failed for lack of room: the disk's, a quota's, or
+// what one file may have.
+func diskFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }

@@ -1,6 +1,10 @@
 package storage
 
-import "golang.org/x/sys/windows"
+import (
+	"errors"
+
+	"golang.org/x/sys/windows"
+)
 
 func diskFree(dir string) (int64, error) {
 	p, err := windows.UTF16PtrFromString(dir)
@@ -12,4 +16,9 @@ func diskFree(dir string) (int64, error) {
 		return 0, err
 	}
 	return int64(avail), nil
+}
+
+// diskFull says that a write failed for lack of room.
+func diskFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) || errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
 }

@@ -4,7 +4,8 @@
 //
 // A block is written and flushed before anything that names it is committed to
 // the database, so after a crash what was acknowledged is there and whole; what
-// was not is garbage that the next collection removes. Every read is verified.
+// was not is garbage that the next collection removes. Every read is verified:
+// by its hash, or, for whoever hashes it again, by a checksum.
 //
 // It never opens a network connection and never decides who a peer is: the
 // transfer package asks it what belongs to which root, and for which audience.

@@ -92,7 +92,14 @@ func (g *collection) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.sweep(ctx, chunk)
+	if err := g.sweep(ctx, chunk); err != nil {
+		return err
+	}
+	if err := g.s.around(CommitCompact, func() error { return g.s.blocks.compact(ctx) }); err != nil {
+		// What was deleted is deleted; its room comes back with a later collection.
+		g.s.cfg.Log.Warn("the disk's room did not all come back", "err", err)
+	}
+	return ctx.Err()
 }
 
 func (s *Store) used() []cid.Cid {
@@ -113,7 +120,7 @@ const dropRows = 16 << 10
 func (g *collection) dropRoots(ctx context.Context) error {
 	for {
 		var more bool
-		err := inTx(ctx, g.s.db, func(tx *sql.Tx) (err error) {
+		err := g.s.inTx(ctx, CommitForget, func(ctx context.Context, tx *sql.Tx) (err error) {
 			more, err = g.dropSome(ctx, tx)
 			return err
 		})
@@ -248,7 +255,7 @@ func (g *collection) sweep(ctx context.Context, keys []key) error {
 			continue
 		}
 		if err == nil {
-			err = s.blocks.delete(ctx, k)
+			err = s.around(CommitDelete, func() error { return s.blocks.delete(ctx, k) })
 		}
 		if err != nil {
 			return fmt.Errorf("delete a block: %w", err)

@@ -322,3 +322,35 @@ func TestPinInheritsAudience(t *testing.T) {
 		t.Error("shared with nobody")
 	}
 }
+
+// TestUnpinUnpublishes: what was public is the members' alone once nobody but
+// jobs pins it; adding it again does not open it.
+func TestUnpinUnpublishes(t *testing.T) {
+	s := newStore(t, false)
+	ctx := t.Context()
+	r, err := s.AddBytes(ctx, []byte("for all"), AddOptions{Audience: Public})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pin(ctx, r.CID, "job:1", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	want := func(when string, want Audience) {
+		t.Helper()
+		if a, _, err := s.Audience(ctx, r.CID); err != nil || a != want {
+			t.Errorf("%s: %v, %v; want %v", when, a, err, want)
+		}
+	}
+	if err := s.Unpin(ctx, r.CID, User); err != nil {
+		t.Fatal(err)
+	}
+	want("a job alone pins it", Mesh)
+	if err := s.Unpin(ctx, r.CID, "job:1"); err != nil {
+		t.Fatal(err)
+	}
+	want("nobody pins it", Mesh)
+	if _, err := s.AddBytes(ctx, []byte("for all"), AddOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want("added again for members", Mesh)
+}

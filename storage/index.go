@@ -24,10 +24,24 @@ type Root struct {
 // indexRows is how many rows one transaction writes: others share the database.
 const indexRows = 4096
 
+const (
+	upsertRoot = `INSERT INTO storage_roots (cid, audience, size, files, name, added)
+		VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (cid) DO UPDATE SET
+			audience = MAX(audience, excluded.audience),
+			size = MAX(size, excluded.size), files = MAX(files, excluded.files),
+			name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END
+		RETURNING id`
+	insertBlock = `INSERT OR IGNORE INTO storage_blocks (root, block) VALUES (?, ?)`
+	upsertPin   = `INSERT INTO storage_pins (root, owner, until) VALUES (?, ?, ?)
+		ON CONFLICT (root, owner) DO UPDATE SET until = excluded.until`
+	deletePin = `DELETE FROM storage_pins WHERE owner = ? AND root IN (SELECT id FROM storage_roots WHERE cid = ?)`
+)
+
 // ensureRoot makes or widens a root's row. A root that nothing pins or uses is
 // the collector's, so the caller holds Use.
 func (s *Store) ensureRoot(ctx context.Context, r Root) (id int64, err error) {
-	err = inTx(ctx, s.db, func(tx *sql.Tx) error {
+	err = s.inTx(ctx, CommitRoot, func(ctx context.Context, tx *sql.Tx) error {
 		id, err = s.ensureRootTx(ctx, tx, r)
 		return err
 	})
@@ -38,13 +52,7 @@ func (s *Store) ensureRootTx(ctx context.Context, tx *sql.Tx, r Root) (id int64,
 	if r.Audience < Nobody || r.Audience > Public {
 		return 0, fmt.Errorf("root %s: %v: want job, mesh or public", r.CID, r.Audience)
 	}
-	err = tx.QueryRowContext(ctx, `INSERT INTO storage_roots (cid, audience, size, files, name, added)
-		VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (cid) DO UPDATE SET
-			audience = MAX(audience, excluded.audience),
-			size = MAX(size, excluded.size), files = MAX(files, excluded.files),
-			name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END
-		RETURNING id`,
+	err = tx.QueryRowContext(ctx, upsertRoot,
 		r.CID.Bytes(), int(r.Audience), r.Size, r.Files, r.Name, s.cfg.Now().UnixMilli()).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("record root %s: %w", r.CID, err)
@@ -56,7 +64,7 @@ func (s *Store) ensureRootTx(ctx context.Context, tx *sql.Tx, r Root) (id int64,
 func (s *Store) indexBlocks(ctx context.Context, id int64, keys []key) error {
 	for len(keys) > 0 {
 		n := min(len(keys), indexRows)
-		err := inTx(ctx, s.db, func(tx *sql.Tx) error { return indexTx(ctx, tx, id, keys[:n]) })
+		err := s.inTx(ctx, CommitIndex, func(ctx context.Context, tx *sql.Tx) error { return indexTx(ctx, tx, id, keys[:n]) })
 		if err != nil {
 			return err
 		}
@@ -66,7 +74,7 @@ func (s *Store) indexBlocks(ctx context.Context, id int64, keys []key) error {
 }
 
 func indexTx(ctx context.Context, tx *sql.Tx, id int64, keys []key) error {
-	st, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO storage_blocks (root, block) VALUES (?, ?)`)
+	st, err := tx.PrepareContext(ctx, insertBlock)
 	if err != nil {
 		return fmt.Errorf("index blocks: %w", err)
 	}

@@ -158,7 +158,7 @@ func (s *Store) lookup(ctx context.Context, root cid.Cid, p string) (cid.Cid, *n
 		}
 		k, deeper, ok := n.find(names[0], level)
 		if !ok {
-			return cid.Undef, nil, fmt.Errorf("%s has no %q of path %q: %w", root, names[0], p, ErrNotFound)
+			return cid.Undef, nil, fmt.Errorf("%s has no %q of path %q: %w", root, names[0], p, ErrNoPath)
 		}
 		level++
 		if !deeper {

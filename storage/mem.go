@@ -15,7 +15,7 @@ type memBlocks struct {
 
 func newMem() *memBlocks { return &memBlocks{m: map[key][]byte{}} }
 
-func (b *memBlocks) get(_ context.Context, k key) ([]byte, error) {
+func (b *memBlocks) get(_ context.Context, k key, _ []byte, _ bool) ([]byte, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	d, ok := b.m[k]
@@ -33,14 +33,6 @@ func (b *memBlocks) size(_ context.Context, k key) (int, error) {
 		return 0, ErrNotFound
 	}
 	return len(d), nil
-}
-
-func (b *memBlocks) put(_ context.Context, k key, data []byte) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bytes += int64(len(data) - len(b.m[k]))
-	b.m[k] = data
-	return nil
 }
 
 func (b *memBlocks) delete(_ context.Context, k key) error {
@@ -68,15 +60,17 @@ func (b *memBlocks) each(ctx context.Context, f func(key) error) error {
 	return ctx.Err()
 }
 
-func (b *memBlocks) used(context.Context) (int64, error) {
+func (b *memBlocks) used() int64 {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.bytes, nil
+	return b.bytes
 }
+
+func (b *memBlocks) compact(context.Context) error { return nil }
 
 func (b *memBlocks) close() error { return nil }
 
-func (b *memBlocks) batch(context.Context) (batch, error) { return &memBatch{to: b}, nil }
+func (b *memBlocks) batch() batch { return &memBatch{to: b} }
 
 type memBatch struct {
 	to   *memBlocks
@@ -84,21 +78,31 @@ type memBatch struct {
 	data [][]byte
 }
 
-func (b *memBatch) put(_ context.Context, k key, data []byte) error {
+func (b *memBatch) put(k key, data []byte) error {
 	b.keys, b.data = append(b.keys, k), append(b.data, data)
+	b.to.mu.Lock()
+	b.to.bytes += int64(len(data))
+	b.to.mu.Unlock()
 	return nil
 }
 
-func (b *memBatch) commit(ctx context.Context) error {
+func (b *memBatch) commit() error {
+	m := b.to
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i, k := range b.keys {
-		if err := b.to.put(ctx, k, b.data[i]); err != nil {
-			return err
-		}
+		m.bytes -= int64(len(m.m[k]))
+		m.m[k] = b.data[i]
 	}
-	return nil
-}
-
-func (b *memBatch) discard(context.Context) error {
 	b.keys, b.data = nil, nil
 	return nil
+}
+
+func (b *memBatch) discard() {
+	b.to.mu.Lock()
+	defer b.to.mu.Unlock()
+	for _, d := range b.data {
+		b.to.bytes -= int64(len(d))
+	}
+	b.keys, b.data = nil, nil
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Owner says for whom something is kept: "user", "upload", "job:<id>".
+// Owner says for whom something is kept: "user", "upload", "job:<id>". Those of
+// jobs have a colon.
 type Owner string
 
 // User is who added or pinned by hand.
@@ -80,7 +81,7 @@ func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) e
 	if err != nil {
 		return fail(err)
 	}
-	err = inTx(ctx, s.db, func(tx *sql.Tx) error {
+	err = s.inTx(ctx, CommitPin, func(ctx context.Context, tx *sql.Tx) error {
 		id, err := s.ensureRootTx(ctx, tx, r)
 		if err != nil {
 			return err
@@ -88,8 +89,7 @@ func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) e
 		if err := indexTx(ctx, tx, id, keys); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO storage_pins (root, owner, until) VALUES (?, ?, ?)
-			ON CONFLICT (root, owner) DO UPDATE SET until = excluded.until`, id, string(owner), millis(until))
+		_, err = tx.ExecContext(ctx, upsertPin, id, string(owner), millis(until))
 		return err
 	})
 	if err != nil {
@@ -98,8 +98,7 @@ func (s *Store) pin(ctx context.Context, r Root, owner Owner, until time.Time) e
 	return nil
 }
 
-// Share widens a root's audience; it never narrows one, since what was served
-// can't be taken back. A root that is not recorded yet must have its first
+// Share widens a root's audience; it never narrows one. A root that is not recorded yet must have its first
 // block here; what else is here of it is shared once it is pinned.
 func (s *Store) Share(ctx context.Context, root cid.Cid, a Audience) error {
 	if a < Job {
@@ -115,29 +114,49 @@ func (s *Store) Share(ctx context.Context, root cid.Cid, a Audience) error {
 	return err
 }
 
-// Unpin ends an owner's pin, or fails with ErrNotFound.
+// Unpin ends an owner's pin, or fails with ErrNotFound. A public root that
+// nobody but jobs pins any more is served to members alone from then on.
 func (s *Store) Unpin(ctx context.Context, root cid.Cid, owner Owner) error {
-	res, err := s.db.ExecContext(ctx, `DELETE FROM storage_pins WHERE owner = ? AND root IN (SELECT id FROM storage_roots WHERE cid = ?)`,
-		string(owner), root.Bytes())
+	err := s.inTx(ctx, CommitUnpin, func(ctx context.Context, tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, deletePin, string(owner), root.Bytes())
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("pin by %q: %w", owner, ErrNotFound)
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE storage_roots SET audience = ? WHERE cid = ? AND audience > ?
+			AND NOT EXISTS (SELECT 1 FROM storage_pins p WHERE p.root = storage_roots.id AND p.owner NOT LIKE '%:%')`, int(Mesh), root.Bytes(), int(Mesh))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("unpin %s: %w", root, err)
-	}
-	n, err := res.RowsAffected()
-	if err != nil {
-		return fmt.Errorf("unpin %s: %w", root, err)
-	}
-	if n == 0 {
-		return fmt.Errorf("pin of %s by %q: %w", root, owner, ErrNotFound)
 	}
 	return nil
 }
 
 // ReleaseOwner ends all pins of an owner.
 func (s *Store) ReleaseOwner(ctx context.Context, owner Owner) error {
-	if _, err := s.db.ExecContext(ctx, `DELETE FROM storage_pins WHERE owner = ?`, string(owner)); err != nil {
+	if _, err := s.unpin(ctx, `DELETE FROM storage_pins WHERE owner = ?`, string(owner)); err != nil {
 		return fmt.Errorf("release pins of %q: %w", owner, err)
 	}
 	return nil
+}
+
+// unpin deletes pins and counts them.
+func (s *Store) unpin(ctx context.Context, query string, args ...any) (n int64, err error) {
+	err = s.around(CommitUnpin, func() error {
+		res, err := s.db.ExecContext(ctx, query, args...)
+		if err == nil {
+			n, err = res.RowsAffected()
+		}
+		return err
+	})
+	return n, err
 }
 
 // Pins lists the pins that have not expired.

@@ -51,6 +51,10 @@ type Plan struct {
 	seen  map[string]struct{} // inner nodes that are walked whole
 	again bool                // walk repeated subtrees again: for reading
 
+	ordered bool // keep the span's bytes of blocks given, for Take
+	held    int  // bytes kept
+	ready   int  // steps that hold them
+
 	folder bool
 	list   bool // of a folder, only what listing it reads
 	total  int64
@@ -80,6 +84,7 @@ type step struct {
 	claim      int64 // what its parent says it weighs
 	lo, hi     int64
 	asked      bool
+	bytes      []byte // with Plan.ordered: to be taken, and nothing else
 }
 
 // NewPlan checks the span and starts at its root.
@@ -97,6 +102,37 @@ func NewPlan(span Span) (*Plan, error) {
 	return p, nil
 }
 
+// NewReading is a plan of a file's span that keeps the bytes of the blocks given,
+// in whatever order, until Take hands them out in theirs. Every leaf's data must
+// be given, and a block that occurs twice is named twice.
+func NewReading(span Span) (*Plan, error) {
+	p, err := NewPlan(span)
+	if err != nil {
+		return nil, err
+	}
+	p.again, p.ordered = true, true
+	return p, nil
+}
+
+// Take returns the span's next bytes, and nil while the block that has them was
+// not given. They alias the block.
+func (p *Plan) Take() []byte {
+	s := p.first.next
+	if len(s.bytes) == 0 {
+		return nil
+	}
+	p.remove(s)
+	p.ready--
+	p.held -= len(s.bytes)
+	return s.bytes
+}
+
+// Held is how many bytes wait to be taken.
+func (p *Plan) Held() int { return p.held }
+
+// IsFolder reports that the span's target is known, and that it is a folder.
+func (p *Plan) IsFolder() bool { return p.folder }
+
 // insert puts s before at.
 func (p *Plan) insert(at, s *step) {
 	s.prev, s.next = at.prev, at
@@ -110,7 +146,7 @@ func (p *Plan) remove(s *step) {
 }
 
 // Done reports that every block was given.
-func (p *Plan) Done() bool { return p.len == 0 }
+func (p *Plan) Done() bool { return p.len == p.ready }
 
 // Progress gives bytes given so far and in all. Total is -1 until the span's
 // target is known; of a folder it is what the folder claims.
@@ -231,7 +267,7 @@ func (p *Plan) descend(s *step, n *node) error {
 	}
 	k, deeper, ok := n.find(s.names[0], s.level)
 	if !ok {
-		return fmt.Errorf("path %q has no %q: %w", p.span.Path, s.names[0], ErrNotFound)
+		return fmt.Errorf("path %q has no %q: %w", p.span.Path, s.names[0], ErrNoPath)
 	}
 	next := &step{cid: k.cid, names: s.names[1:], target: true, depth: s.depth + 1, size: -1}
 	if deeper {
@@ -279,6 +315,11 @@ func (p *Plan) growFile(s *step, n *node) {
 		}
 		if p.again {
 			p.out = n.data[lo:hi]
+		}
+		if p.ordered {
+			p.insert(s, &step{bytes: p.out, asked: true})
+			p.ready++
+			p.held += len(p.out)
 		}
 	}
 	at := own

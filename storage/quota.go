@@ -9,7 +9,7 @@ import (
 
 // Usage of the store's disk, in bytes.
 type Usage struct {
-	Bytes int64 `json:"bytes"` // blocks, and their files' overhead
+	Bytes int64 `json:"bytes"` // blocks, deleted ones until a collection, and overhead
 	Max   int64 `json:"max"`   // 0: no limit
 	Free  int64 `json:"free"`  // on the disk; -1 when not known
 }
@@ -25,17 +25,22 @@ type quota struct {
 
 // Usage reports how full the store is.
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
-	n, err := s.blocks.used(ctx)
-	if err != nil {
-		return Usage{}, err
-	}
-	u := Usage{Bytes: n, Max: s.cfg.MaxBytes, Free: -1}
+	u := Usage{Bytes: s.blocks.used(), Max: s.cfg.MaxBytes, Free: -1}
 	if s.cfg.Dir != "" {
+		var err error
 		if u.Free, err = diskFree(s.cfg.Dir); err != nil {
 			return Usage{}, fmt.Errorf("ask for free space of %s: %w", s.cfg.Dir, err)
 		}
 	}
 	return u, nil
+}
+
+// Room fails with ErrFull, saying why, when n more bytes would not fit now.
+func (s *Store) Room(ctx context.Context, n int64) error {
+	s.quota.mu.Lock()
+	defer s.quota.mu.Unlock()
+	defer func() { s.quota.asked -= n }() // nothing is written
+	return s.roomLocked(ctx, n)
 }
 
 // room fails with ErrFull when n more bytes would not fit.
@@ -47,26 +52,24 @@ func (s *Store) room(ctx context.Context, n int64) error {
 
 func (s *Store) roomLocked(ctx context.Context, n int64) error {
 	q := &s.quota
-	used, err := s.blocks.used(ctx)
-	if err != nil {
-		return err
-	}
+	used := s.blocks.used()
 	if m := s.cfg.MaxBytes; m > 0 && used+q.promised+n > m {
-		return fmt.Errorf("%d bytes more than the %d used would pass the limit of %d; collect garbage, unpin or raise the limit: %w",
-			n, used+q.promised, m, ErrFull)
+		return fmt.Errorf("%w: %d bytes more than the %d used would pass its limit of %d; unpin, collect garbage or raise the limit",
+			ErrFull, n, used+q.promised, m)
 	}
 	if s.cfg.Dir == "" {
 		return nil
 	}
 	if q.asked += n; q.last.IsZero() || q.asked > 64<<20 || time.Since(q.last) > 5*time.Second {
+		var err error
 		if q.free, err = diskFree(s.cfg.Dir); err != nil {
 			return fmt.Errorf("ask for free space of %s: %w", s.cfg.Dir, err)
 		}
 		q.last, q.asked = time.Now(), n
 	}
 	if q.free-q.asked-q.promised < s.cfg.MinFree {
-		return fmt.Errorf("the disk of %s has %d bytes free and %d are kept free; free some: %w",
-			s.cfg.Dir, q.free, s.cfg.MinFree, ErrFull)
+		return fmt.Errorf("%w: %d bytes are free on its disk and %d are kept free; free some on the disk of %s",
+			ErrFull, q.free, s.cfg.MinFree, s.cfg.Dir)
 	}
 	return nil
 }

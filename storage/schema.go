@@ -38,7 +38,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if _, err := db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS storage_schema (version INTEGER NOT NULL)`); err != nil {
 		return fmt.Errorf("make storage tables: %w", err)
 	}
-	return inTx(ctx, db, func(tx *sql.Tx) error {
+	return inTx(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
 		var v int
 		if err := tx.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM storage_schema`).Scan(&v); err != nil {
 			return fmt.Errorf("read storage tables' version: %w", err)
@@ -60,12 +60,12 @@ func migrate(ctx context.Context, db *sql.DB) error {
 
 // inTx commits what f did, or nothing. f must not use the database otherwise:
 // the pool may hold a single connection.
-func inTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
+func inTx(ctx context.Context, db *sql.DB, f func(ctx context.Context, tx *sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	if err := f(tx); err != nil {
+	if err := f(ctx, tx); err != nil {
 		// The first error tells more than a failed rollback would.
 		_ = tx.Rollback()
 		return err

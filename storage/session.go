@@ -39,9 +39,7 @@ type Session struct {
 
 // load is one batch on its way.
 type load struct {
-	batch batch // nil while there is but one block
-	key   key
-	data  []byte
+	batch batch // of new blocks; nil while there is none
 	keys  []key // to index, those that were there already included
 	n     int   // new blocks
 	bytes int64
@@ -98,10 +96,11 @@ func (w *Session) put(ctx context.Context, c cid.Cid, data []byte) error {
 		w.keysMu.Unlock()
 		return err
 	}
+	// What is written counts as used, also while it is not committed.
+	defer w.s.unreserve(int64(len(data)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		w.s.unreserve(int64(len(data)))
 		return w.err
 	}
 	l := w.loadLocked()
@@ -111,21 +110,11 @@ func (w *Session) put(ctx context.Context, c cid.Cid, data []byte) error {
 	if c.Prefix().Codec != cid.Raw {
 		l.inner[k] = data
 	}
-	if l.n == 1 {
-		l.key, l.data = k, data
-		return nil
+	if l.batch == nil {
+		l.batch = w.s.blocks.batch()
 	}
-	if l.n == 2 {
-		if l.batch, err = w.s.blocks.batch(ctx); err == nil {
-			err = l.batch.put(ctx, l.key, l.data)
-		}
-		l.data = nil
-	}
-	if err == nil {
-		err = l.batch.put(ctx, k, data)
-	}
-	if err != nil {
-		w.err = fmt.Errorf("write block %s: %w", c, err)
+	if err := l.batch.put(k, data); err != nil {
+		w.err = fmt.Errorf("write block %s: %w", c, asFull(err))
 		return w.err
 	}
 	if l.n >= loadBlocks || l.bytes >= loadBytes {
@@ -239,16 +228,10 @@ func (w *Session) waitLocked() {
 }
 
 func (w *Session) commit(ctx context.Context, l *load) error {
-	defer w.s.unreserve(l.bytes)
-	var err error
-	switch {
-	case l.batch != nil:
-		err = l.batch.commit(ctx)
-	case l.n == 1:
-		err = w.s.blocks.put(ctx, l.key, l.data)
-	}
-	if err != nil {
-		return fmt.Errorf("write blocks: %w", err)
+	if l.batch != nil {
+		if err := w.s.around(CommitBlocks, l.batch.commit); err != nil {
+			return fmt.Errorf("write blocks: %w", err)
+		}
 	}
 	for _, k := range l.keys {
 		w.s.setDamaged(k, false)
@@ -291,12 +274,10 @@ func (w *Session) get(ctx context.Context, c cid.Cid) ([]byte, error) {
 func (w *Session) Close(ctx context.Context) error {
 	w.mu.Lock()
 	w.waitLocked()
-	var err error
 	if l := w.cur; l != nil {
 		if l.batch != nil {
-			err = l.batch.discard(ctx)
+			l.batch.discard()
 		}
-		w.s.unreserve(l.bytes)
 		w.cur = nil
 	}
 	if w.err == nil {
@@ -315,5 +296,5 @@ func (w *Session) Close(ctx context.Context) error {
 	delete(w.s.sessions, w)
 	w.s.mu.Unlock()
 	w.free()
-	return err
+	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/kith-mesh/kith/storage/internal/pack"
 )
 
 // Config of a store.
@@ -28,6 +30,13 @@ type Config struct {
 	Now func() time.Time
 	// Log gets what no caller would hear of. Default: nothing is logged.
 	Log *slog.Logger
+	// Commit, when not nil, runs do in a transaction of DB, which it may share with
+	// others, and returns when that is durable; do's error undoes what it did.
+	// Default: a transaction of its own.
+	Commit func(ctx context.Context, do func(ctx context.Context, tx *sql.Tx) error) error
+	// Around, when not nil, is given each durable step instead of its being run,
+	// for tests of crashes.
+	Around func(c Commit, do func() error) error
 }
 
 func (c Config) filled() (Config, error) {
@@ -92,7 +101,7 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, db: cfg.DB, sessions: map[*Session]struct{}{}, uses: map[cid.Cid]int{}, damaged: map[key]struct{}{}}
 	if cfg.Dir == "" {
 		s.blocks = newMem()
-	} else if s.blocks, err = openFlat(cfg.Dir); err != nil {
+	} else if s.blocks, err = openPacks(context.Background(), cfg.Dir, cfg.Log); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -117,22 +126,51 @@ func (s *Store) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	if err := CheckCID(c); err != nil {
 		return nil, err
 	}
+	d, err := s.read(ctx, c, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := Verify(c, d); err != nil {
+		s.foundDamaged(c)
+		return nil, err
+	}
+	return d, nil
+}
+
+// Send returns a block for somebody who will hash it, as every peer does: the
+// bytes are compared with a checksum that was taken when they did hash to c,
+// which costs a tenth of a hash. They are in buf if it has ReadRoom more room
+// than the block has bytes.
+func (s *Store) Send(ctx context.Context, c cid.Cid, buf []byte) ([]byte, error) {
+	if err := CheckCID(c); err != nil {
+		return nil, err
+	}
+	return s.read(ctx, c, buf, true)
+}
+
+// ReadRoom is what Send's buffer must have beside the block's bytes.
+const ReadRoom = pack.Overhead
+
+func (s *Store) read(ctx context.Context, c cid.Cid, buf []byte, check bool) ([]byte, error) {
 	if d, ok := identity(c); ok {
 		return d, nil
 	}
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
-	d, err := s.blocks.get(ctx, keyOf(c))
+	d, err := s.blocks.get(ctx, keyOf(c), buf, check)
+	if errors.Is(err, ErrCorrupt) {
+		s.foundDamaged(c)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read block %s: %w", c, err)
 	}
-	if err := Verify(c, d); err != nil {
-		s.cfg.Log.Error("stored block is damaged", "cid", c.String())
-		s.setDamaged(keyOf(c), true)
-		return nil, err
-	}
 	return d, nil
+}
+
+func (s *Store) foundDamaged(c cid.Cid) {
+	s.cfg.Log.Error("stored block is damaged", "cid", c.String())
+	s.setDamaged(keyOf(c), true)
 }
 
 // Size returns a stored block's length, or ErrNotFound. It does not verify, but

@@ -271,6 +271,35 @@ func TestHugeFolderIsSharded(t *testing.T) {
 	}
 }
 
+// spoil changes a byte in the middle of a block on disk.
+func spoil(t testing.TB, s *Store, c cid.Cid) {
+	t.Helper()
+	data, err := s.Get(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packs, err := filepath.Glob(filepath.Join(s.cfg.Dir, "packs", "*.pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range packs {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(b, data)
+		if at < 0 {
+			continue
+		}
+		b[at+len(data)/2] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("no pack has %s", c)
+}
+
 func TestDamagedBlockIsNeverServed(t *testing.T) {
 	s := newStore(t, true)
 	data := noise(3<<20, 3)
@@ -283,21 +312,12 @@ func TestDamagedBlockIsNeverServed(t *testing.T) {
 	if err := s.fill(t.Context(), p, func(c cid.Cid, _ int) { leaf = c }, nil); err != nil {
 		t.Fatal(err)
 	}
-	var file string
-	err = filepath.WalkDir(s.cfg.Dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && strings.Contains(path, strings.TrimPrefix(dsKey(keyOf(leaf)).String(), "/")) {
-			file = path
-		}
-		return err
-	})
-	if err != nil || file == "" {
-		t.Fatalf("no file of %s: %v", leaf, err)
-	}
-	if err := os.WriteFile(file, noise(1<<20, 99), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	spoil(t, s, leaf)
 	if _, err := s.Get(t.Context(), leaf); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("get: %v", err)
+	}
+	if _, err := s.Send(t.Context(), leaf, nil); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("send: %v", err)
 	}
 	r, err := s.Open(t.Context(), root.CID, "", 0, -1)
 	if err != nil {

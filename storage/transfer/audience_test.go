@@ -155,6 +155,10 @@ func TestBitswapServesByAudience(t *testing.T) {
 	if !a.s.Busy(f.ID()) {
 		t.Error("a stranger who was served is not busy")
 	}
+	empty := add(t, a.st, nil, storage.AddOptions{Audience: storage.Public})
+	if blk, err := f.bs.GetBlock(ctx, empty.CID); err != nil || len(blk.RawData()) != 0 {
+		t.Errorf("a public block of no bytes: %v", err)
+	}
 	aud := &audiences{s: a.s, known: map[cid.Cid]audience{}}
 	b := m.member(Config{})
 	connect(t, b.h, a.h)
@@ -218,6 +222,10 @@ func TestBitswapFetchesFromForeigners(t *testing.T) {
 	}
 	if !bytes.Equal(content(t, a.st, root.CID), data) {
 		t.Error("another content")
+	}
+	// Foreigners do not send it, and need not.
+	if err := a.s.Fetch(t.Context(), All(mustSum(t, ""), f.ID()), nil); err != nil {
+		t.Errorf("an empty file: %v", err)
 	}
 }
 

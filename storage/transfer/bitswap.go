@@ -237,7 +237,7 @@ func (b blockstore) Get(ctx context.Context, c cid.Cid) (blockformat.Block, erro
 
 func (b blockstore) GetSize(ctx context.Context, c cid.Cid) (int, error) {
 	n, err := b.st.Size(ctx, c)
-	return n, swapErr(c, err)
+	return max(n, 1), swapErr(c, err) // boxo's server sends no block of size 0
 }
 
 func swapErr(c cid.Cid, err error) error {

@@ -31,8 +31,8 @@ const (
 type board struct {
 	s        *Service
 	st       *storage.Store
-	w        *storage.Session
-	ctx      context.Context // of the fetch; used while peers bring blocks
+	w        *storage.Session // nil: what comes is read by Open's caller, and not stored
+	ctx      context.Context  // of the fetch; used while peers bring blocks
 	want     Want
 	progress func(done, total int64)
 	over     chan struct{} // closed when all blocks came or the fetch failed
@@ -79,7 +79,7 @@ func (b *board) begin() (done bool, err error) {
 
 // look finds blocks to ask for, taking those that are stored. b.mu is held.
 func (b *board) look() {
-	for !b.ended && len(b.free) < lookahead && b.ctx.Err() == nil {
+	for !b.ended && len(b.free) < lookahead && b.plan.Held() < readAhead && b.ctx.Err() == nil {
 		n, ok := b.plan.Next()
 		if !ok {
 			break
@@ -100,9 +100,30 @@ func (b *board) look() {
 
 func (b *board) local(n storage.Need) (bool, error) {
 	ctx := b.ctx
+	if b.w == nil {
+		data, err := b.st.Get(ctx, n.CID)
+		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrCorrupt) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, b.plan.Got(n.CID, len(data), data)
+	}
 	here, err := b.w.Touch(ctx, n.CID)
-	if err != nil || !here {
+	if err != nil {
 		return false, err
+	}
+	if !here {
+		// An empty leaf is in its CID. Nobody who speaks bitswap sends it: boxo's
+		// servers, Kubo's too, take a block of no bytes for one that they lack.
+		if !n.Leaf || n.Size > 0 || storage.Verify(n.CID, nil) != nil {
+			return false, nil
+		}
+		if err := b.w.Put(ctx, n.CID, nil); err != nil {
+			return false, err
+		}
+		return true, b.plan.Got(n.CID, 0, nil)
 	}
 	if n.Leaf {
 		length, err := b.st.Size(ctx, n.CID)
@@ -122,6 +143,13 @@ func (b *board) local(n storage.Need) (bool, error) {
 		return false, err
 	}
 	return true, b.plan.Got(n.CID, len(data), data)
+}
+
+// full reports that the reader, not the peers, holds things up.
+func (b *board) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.w == nil && b.plan.Held() >= readAhead/2
 }
 
 // brought is how many bytes peers gave so far.
@@ -185,6 +213,14 @@ func (b *board) take(ctx context.Context, id peer.ID, n int, patience time.Durat
 // assign is take without waiting. b.mu is held.
 func (b *board) assign(id peer.ID, n int) []cid.Cid {
 	b.look()
+	if b.w == nil {
+		// What is on its way and what waits to be read together are bounded; one
+		// block at least is always on its way, since the first may be missing.
+		n = min(n, max((readAhead-b.plan.Held())/(1<<20)-len(b.jobs), 0))
+		if n == 0 && len(b.jobs) == 0 {
+			n = 1
+		}
+	}
 	lacks := b.lacks[id]
 	var out []cid.Cid
 	now := time.Now()
@@ -248,7 +284,7 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 		return nil // it came from another meanwhile
 	}
 	b.mu.Unlock()
-	if err := b.w.Put(b.ctx, c, data); err != nil {
+	if err := b.keep(c, data); err != nil {
 		if errors.Is(err, storage.ErrCorrupt) || errors.Is(err, storage.ErrNode) {
 			b.s.metrics.liars.Inc()
 			return fmt.Errorf("peer sent wrong bytes: %w", err)
@@ -273,6 +309,8 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 	b.trim()
 	if err := b.plan.Got(c, len(data), data); err != nil {
 		b.end(err) // the root itself is not usable, whoever gives it
+	} else if err := b.tooLarge(); err != nil {
+		b.end(err)
 	} else {
 		b.look()
 	}
@@ -280,6 +318,24 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 	b.mu.Unlock()
 	b.report(false)
 	return nil
+}
+
+// tooLarge compares what came, and what is said to come, with the limit. b.mu is
+// held.
+func (b *board) tooLarge() error {
+	most := b.want.Limit
+	if _, total := b.plan.Progress(); most > 0 && max(b.bytes, total) > most {
+		return fmt.Errorf("%d bytes of at most %d: %w", max(b.bytes, total), most, ErrTooLarge)
+	}
+	return nil
+}
+
+// keep verifies a block and, unless it is only to be read, writes it.
+func (b *board) keep(c cid.Cid, data []byte) error {
+	if b.w == nil {
+		return storage.Verify(c, data)
+	}
+	return b.w.Put(b.ctx, c, data)
 }
 
 // trim forgets jobs at the front that are done. b.mu is held.

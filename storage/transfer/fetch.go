@@ -17,6 +17,9 @@ import (
 // when more peers are connected, or give hints.
 var ErrUnavailable = errors.New("no reachable peer has it")
 
+// ErrTooLarge: there are more bytes than the Want's Limit.
+var ErrTooLarge = errors.New("larger than is wanted")
+
 // Want is what to fetch.
 type Want struct {
 	Root           cid.Cid
@@ -27,6 +30,9 @@ type Want struct {
 	Ticket []byte
 	// From are peers to ask first.
 	From []peer.ID
+	// Limit is how many bytes of blocks peers may give; 0: no limit but the
+	// store's. More is ErrTooLarge.
+	Limit int64
 }
 
 // All is the Want for a whole root.
@@ -34,6 +40,16 @@ func All(root cid.Cid, from ...peer.ID) Want { return Want{Root: root, Length: -
 
 func (w Want) span() storage.Span {
 	return storage.Span{Root: w.Root, Path: w.Path, Offset: w.Offset, Length: w.Length}
+}
+
+func (w Want) check() error {
+	if err := w.span().Check(); err != nil {
+		return err
+	}
+	if len(w.Ticket) > maxTicket || len(w.From) > maxHints {
+		return fmt.Errorf("a ticket of %d bytes and %d hints: at most %d and %d", len(w.Ticket), len(w.From), maxTicket, maxHints)
+	}
+	return nil
 }
 
 const (
@@ -65,12 +81,8 @@ type flight struct {
 // the root or holds its Use from before the call. Fetches of the same span
 // wait for the one that is going on; they see no progress.
 func (s *Service) Fetch(ctx context.Context, want Want, progress func(done, total int64)) error {
-	if err := want.span().Check(); err != nil {
-		return fmt.Errorf("fetch: %w", err)
-	}
-	if len(want.Ticket) > maxTicket || len(want.From) > maxHints {
-		return fmt.Errorf("fetch %s: a ticket of %d bytes and %d hints: at most %d and %d",
-			want.Root, len(want.Ticket), len(want.From), maxTicket, maxHints)
+	if err := want.check(); err != nil {
+		return fmt.Errorf("fetch %s: %w", want.Root, err)
 	}
 	k := flightKey{want.span(), string(want.Ticket)}
 	for {
@@ -201,7 +213,7 @@ func (s *Service) gather(ctx context.Context, want Want, b *board) error {
 			now := b.brought()
 			slow := now-before < slowBytes
 			before = now
-			if !slow || crew.extra >= maxExtra {
+			if !slow || crew.extra >= maxExtra || b.full() {
 				continue
 			}
 			crew.extra++

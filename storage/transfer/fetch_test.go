@@ -55,6 +55,27 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// Whoever gives more than is wanted is not listened to for long.
+func TestFetchLimit(t *testing.T) {
+	m := newMesh(t)
+	a, b := m.member(Config{}), m.member(Config{})
+	connect(t, b.h, a.h)
+	data := noise(5<<20, 1)
+	root := add(t, a.st, data, small)
+	want := All(root.CID, a.h.ID())
+	want.Limit = 1 << 20
+	if err := b.s.Fetch(t.Context(), want, nil); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("5 MiB with a limit of 1: %v", err)
+	}
+	if use, err := b.st.Usage(t.Context()); err != nil || use.Bytes > 2<<20 {
+		t.Errorf("%d bytes were stored, %v", use.Bytes, err)
+	}
+	want.Limit = 6 << 20
+	if err := b.s.Fetch(t.Context(), want, nil); err != nil || !b.st.Complete(t.Context(), root.CID) {
+		t.Errorf("with a limit of 6: %v", err)
+	}
+}
+
 func TestFetchFolderAndPath(t *testing.T) {
 	m := newMesh(t)
 	a, b := m.member(Config{}), m.member(Config{})

@@ -101,7 +101,8 @@ func (g *giver) session(ctx context.Context, blocks []cid.Cid) error {
 	size := make(chan int, 1) // how many blocks the next ask may have
 	size <- g.first()
 	arrivals := make(chan arrival, 4)
-	results := make(chan error, 3)
+	const parts = 2 + acceptors
+	results := make(chan error, parts)
 	end := func(err error) {
 		if err != nil {
 			cancel(err)
@@ -110,9 +111,11 @@ func (g *giver) session(ctx context.Context, blocks []cid.Cid) error {
 	}
 	go func() { end(g.ask(ctx, st, blocks, asked, size)) }()
 	go func() { end(g.read(ctx, st, asked, size, arrivals)) }()
-	go func() { end(g.accept(arrivals)) }()
+	for range acceptors {
+		go func() { end(g.accept(arrivals)) }()
+	}
 	var first error
-	for range 3 {
+	for range parts {
 		if err := <-results; err != nil && first == nil {
 			first = err
 		}
@@ -211,6 +214,9 @@ func (g *giver) resize(size chan int, n int, took time.Duration) {
 	}
 	size <- cur
 }
+
+// acceptors verify one peer's blocks at once.
+const acceptors = 2
 
 // accept verifies and stores what came.
 func (g *giver) accept(arrivals <-chan arrival) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -29,7 +30,7 @@ const (
 )
 
 // serve answers asks until the peer is done. least is the narrowest audience
-// that the peer is part of without a ticket. It holds one block at a time.
+// that the peer is part of without a ticket. It holds three blocks at a time.
 func (s *Service) serve(ctx context.Context, st *p2p.Stream, least storage.Audience) error {
 	pace := rate.NewLimiter(memberAsks, 2*memberAsks)
 	if least == storage.Public {
@@ -117,35 +118,85 @@ func (s *Service) answer(ctx context.Context, st *p2p.Stream, a ask, states []st
 	if err := st.WriteMsg(b); err != nil {
 		return err
 	}
-	for i, c := range a.blocks {
-		if states[i] != follows {
-			continue
+	// The next block is read while one is sent.
+	ctx, cancel := context.WithCancel(ctx)
+	ahead := make(chan readBlock, 1)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(ahead)
+		for i, c := range a.blocks {
+			if states[i] != follows {
+				continue
+			}
+			r := s.read(ctx, c)
+			select {
+			case ahead <- r:
+			case <-ctx.Done():
+				r.free()
+				return
+			}
 		}
+	})
+	defer func() {
+		cancel()
+		for r := range ahead {
+			r.free()
+		}
+		reading.Wait()
+	}()
+	for r := range ahead {
 		if least == storage.Public {
 			s.busy.mark(st.Peer())
 		}
-		data, err := s.read(ctx, c)
-		if err != nil && !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrCorrupt) {
+		if err := r.err; err != nil && !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrCorrupt) {
+			r.free()
 			return err
 		}
 		// An empty message says that the block can't be had after all. The
 		// empty block itself looks the same, and hashes right.
-		if err := st.WriteMsg(data); err != nil {
+		err := st.WriteMsg(r.data)
+		r.free()
+		if err != nil {
 			return err
 		}
-		s.metrics.served.Add(float64(len(data)))
+		s.metrics.served.Add(float64(len(r.data)))
 	}
-	return nil
+	return ctx.Err()
+}
+
+// readBlock is a block on its way from the disk to a stream.
+type readBlock struct {
+	data []byte
+	err  error
+	buf  *[]byte // that data may lie in
+}
+
+// sendBuffers hold what is being sent.
+var sendBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func (r readBlock) free() {
+	if r.buf != nil {
+		sendBuffers.Put(r.buf)
+	}
 }
 
 // read takes a slot, so that many peers together do not flood the disk; slots
 // are given in turn, and no peer holds one while it is slow to receive.
-func (s *Service) read(ctx context.Context, c cid.Cid) ([]byte, error) {
+func (s *Service) read(ctx context.Context, c cid.Cid) (r readBlock) {
 	select {
 	case s.reading <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return readBlock{err: ctx.Err()}
 	}
 	defer func() { <-s.reading }()
-	return s.st.Get(ctx, c)
+	n, err := s.st.Size(ctx, c)
+	if err != nil {
+		return readBlock{err: err}
+	}
+	r.buf = sendBuffers.Get().(*[]byte)
+	if need := n + storage.ReadRoom; cap(*r.buf) < need {
+		*r.buf = make([]byte, 0, need)
+	}
+	r.data, r.err = s.st.Send(ctx, c, *r.buf)
+	return r
 }

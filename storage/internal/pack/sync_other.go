@@ -1,0 +1,9 @@
+//go:build !linux
+
+package pack
+
+import "os"
+
+func dataSync(f *os.File) error { return f.Sync() }
+
+func startSync(*os.File, int64, int64) {}

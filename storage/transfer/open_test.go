@@ -1,0 +1,85 @@
+package transfer
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/kith-mesh/kith/storage"
+)
+
+// A span is read in order from two givers, with some of its blocks here already,
+// and nothing of it is stored.
+func TestOpen(t *testing.T) {
+	m := newMesh(t)
+	data := bytes.Clone(noise(3<<20+5, 1))
+	copy(data[1<<20:], data[:600_000]) // leaves that occur twice
+	opts := storage.AddOptions{ChunkSize: 100_000}
+	var givers []*member
+	for range 2 {
+		g := m.member(Config{})
+		givers = append(givers, g)
+	}
+	var root storage.Root
+	for _, g := range givers {
+		root = add(t, g.st, data, opts)
+	}
+	to := m.member(Config{})
+	add(t, to.st, data[200_000:300_000], opts)
+	for _, g := range givers {
+		connect(t, to.h, g.h)
+	}
+	before, err := to.st.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sp := range [][2]int64{{0, -1}, {0, 0}, {99_999, 2}, {150_000, 1_234_567}, {3 << 20, -1}} {
+		want := data[sp[0]:]
+		if sp[1] >= 0 {
+			want = want[:sp[1]]
+		}
+		w := All(root.CID, givers[0].h.ID(), givers[1].h.ID())
+		w.Offset, w.Length = sp[0], sp[1]
+		r, err := to.s.Open(t.Context(), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		if n, err := io.Copy(&got, r); err != nil || !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("span %v: %d bytes, %v; want %d", sp, n, err, len(want))
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.Read(make([]byte, 1)); err == nil {
+			t.Error("read after close")
+		}
+	}
+	after, err := to.st.Usage(t.Context())
+	if err != nil || after.Bytes != before.Bytes {
+		t.Errorf("the store had %d bytes, has %d, %v", before.Bytes, after.Bytes, err)
+	}
+	w := All(root.CID, givers[0].h.ID())
+	w.Offset = int64(len(data)) + 1
+	if _, err := to.s.Open(t.Context(), w); !errors.Is(err, storage.ErrSpan) {
+		t.Errorf("beyond the end: %v", err)
+	}
+	half, err := to.s.Open(t.Context(), All(root.CID, givers[0].h.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(half, make([]byte, 10)); err != nil {
+		t.Error(err)
+	}
+	if err := half.Close(); err != nil { // also while blocks come
+		t.Error(err)
+	}
+	other, err := storage.SumBytes([]byte("nobody has this"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.s.Open(t.Context(), All(other, givers[0].h.ID())); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("what nobody has: %v", err)
+	}
+}
