@@ -22,8 +22,10 @@ const (
 )
 
 const (
-	slack      = 1.3 // of the radius, for the error of coordinates
-	slackLeast = 2 * time.Millisecond
+	// slack of the radius is for what differs between both ends' ideas of one round
+	// trip. That coordinates err is in the radius already.
+	slack      = 1.1
+	slackLeast = time.Millisecond
 	maxOrigins = 2048
 	// reorder is how late an offer may come beside others of its origin. Pubsub
 	// remembers what it saw for longer than that and the longest ttl, so that

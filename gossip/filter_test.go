@@ -37,8 +37,8 @@ func TestFilter(t *testing.T) {
 		away time.Duration
 	}{
 		"measured inside":           {e("near", 12*ms, wall), take, 10 * ms},
-		"measured, within slack":    {e("far", 80*ms, wall), take, 100 * ms},
-		"measured outside":          {e("far", 70*ms, wall), outside, 100 * ms},
+		"measured, within slack":    {e("far", 92*ms, wall), take, 100 * ms},
+		"measured outside":          {e("far", 90*ms, wall), outside, 100 * ms},
 		"predicted inside":          {e("stranger", 50*ms, wall), take, 50 * ms},
 		"predicted outside":         {e("stranger", 30*ms, wall), outside, 50 * ms},
 		"lies about its place":      {e("far", 50*ms, wall), outside, 100 * ms},

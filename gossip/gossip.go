@@ -25,8 +25,8 @@ import (
 
 // Config of a Service. Zero fields take the defaults beside them.
 type Config struct {
-	OfferRate  rate.Limit // offers taken from one origin, per second; 5
-	OfferBurst int        // at once; 20
+	OfferRate  rate.Limit // offers taken from one origin, per second; 40
+	OfferBurst int        // at once; 80
 	JobRate    rate.Limit // job messages of up to 4 KiB taken from one origin, per second; 20. A larger one counts as several
 	JobBurst   int        // at once; 200
 
@@ -44,10 +44,10 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.OfferRate == 0 {
-		c.OfferRate = 5
+		c.OfferRate = 40
 	}
 	if c.OfferBurst == 0 {
-		c.OfferBurst = 20
+		c.OfferBurst = 80
 	}
 	if c.JobRate == 0 {
 		c.JobRate = 20
@@ -154,16 +154,17 @@ func (s *Service) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer stop()
-	offers, err := s.joinOffers(ctx)
+	offers, o, err := s.joinOffers(ctx)
 	if err != nil {
 		return fmt.Errorf("gossip: offers: %w", err)
 	}
-	jobs, err := s.joinJobs(ctx)
+	jobs, j, err := s.joinJobs(ctx)
 	if err != nil {
 		return fmt.Errorf("gossip: jobs: %w", err)
 	}
 	all.Go(func() { s.readOffers(ctx, offers, &all) })
 	all.Go(func() { s.readJobs(ctx, jobs) })
+	all.Go(func() { s.mend(ctx, o, j) })
 	if s.cfg.RandomOverlay {
 		all.Go(func() { s.keepRandom(ctx) })
 	}

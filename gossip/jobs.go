@@ -39,9 +39,10 @@ func jobParams() pubsub.GossipSubParams {
 	return p
 }
 
-func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, error) {
+func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, overlay, error) {
+	id := Jobs.ID(s.h.Mesh())
 	ps, err := pubsub.NewGossipSub(ctx, s.h.Gated(),
-		pubsub.WithGossipSubProtocols([]protocol.ID{Jobs.ID(s.h.Mesh())}, features),
+		pubsub.WithGossipSubProtocols([]protocol.ID{id}, features),
 		pubsub.WithGossipSubParams(jobParams()),
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithMaxMessageSize(jobsFrame),
@@ -52,7 +53,7 @@ func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, error) {
 		pubsub.WithFloodPublish(true),
 	)
 	if err != nil {
-		return nil, err
+		return nil, overlay{}, err
 	}
 	limits := newPerOrigin(s.cfg.JobRate, s.cfg.JobBurst)
 	bring := newPerOrigin(bringJobs*s.cfg.JobRate, bringJobs*s.cfg.JobBurst)
@@ -70,14 +71,15 @@ func (s *Service) joinJobs(ctx context.Context) (*pubsub.Subscription, error) {
 		return pubsub.ValidationAccept
 	})
 	if err != nil {
-		return nil, err
+		return nil, overlay{}, err
 	}
 	topic, err := ps.Join(jobsTopic)
 	if err != nil {
-		return nil, err
+		return nil, overlay{}, err
 	}
 	s.jobs = topic
-	return topic.Subscribe(pubsub.WithBufferSize(64))
+	sub, err := topic.Subscribe(pubsub.WithBufferSize(64))
+	return sub, overlay{ps, id}, err
 }
 
 func (s *Service) readJobs(ctx context.Context, sub *pubsub.Subscription) {
@@ -111,7 +113,7 @@ type perOrigin struct {
 // How many origins' rates one member may bring at once: it can make up origins
 // as it likes, each with a rate of its own.
 const (
-	bringOffers = 40
+	bringOffers = 10
 	bringJobs   = 5
 )
 

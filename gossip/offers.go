@@ -85,9 +85,10 @@ func features(f pubsub.GossipSubFeature, _ protocol.ID) bool {
 	return f == pubsub.GossipSubFeatureMesh || f == pubsub.GossipSubFeatureIdontwant
 }
 
-func (s *Service) joinOffers(ctx context.Context) (*pubsub.Subscription, error) {
+func (s *Service) joinOffers(ctx context.Context) (*pubsub.Subscription, overlay, error) {
+	id := Offers.ID(s.h.Mesh())
 	opts := []pubsub.Option{
-		pubsub.WithGossipSubProtocols([]protocol.ID{Offers.ID(s.h.Mesh())}, features),
+		pubsub.WithGossipSubProtocols([]protocol.ID{id}, features),
 		pubsub.WithGossipSubParams(offerParams()),
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), // the envelope is signed: it must outlive the hop over a relay
 		pubsub.WithNoAuthor(),
@@ -105,17 +106,18 @@ func (s *Service) joinOffers(ctx context.Context) (*pubsub.Subscription, error) 
 	}
 	ps, err := pubsub.NewGossipSub(ctx, s.h.Gated(), opts...)
 	if err != nil {
-		return nil, err
+		return nil, overlay{}, err
 	}
 	if err := ps.RegisterTopicValidator(offersTopic, s.validateOffer); err != nil {
-		return nil, err
+		return nil, overlay{}, err
 	}
 	topic, err := ps.Join(offersTopic)
 	if err != nil {
-		return nil, err
+		return nil, overlay{}, err
 	}
 	s.offers = topic
-	return topic.Subscribe(pubsub.WithBufferSize(256))
+	sub, err := topic.Subscribe(pubsub.WithBufferSize(256))
+	return sub, overlay{ps, id}, err
 }
 
 // validated is what the validator found, for the reader.

@@ -157,6 +157,32 @@ func (h *Host) saveCache() {
 	}
 }
 
+// Remember writes who was met by joining into the home's peer cache. Done before
+// the token is kept, it makes a node that is killed right after joining find the
+// mesh again.
+func (j Joined) Remember(home string, now time.Time) error {
+	c := cached{Version: cacheVersion, Mesh: string(j.Mesh)}
+	records := map[peer.ID][]byte{}
+	for _, b := range j.Records {
+		rec, err := openRecord(b)
+		if err != nil {
+			return fmt.Errorf("peer cache: %w", err)
+		}
+		records[rec.PeerID] = b
+	}
+	for _, p := range j.Peers {
+		e := cachedPeer{ID: p.ID, Record: records[p.ID], Met: now}
+		if len(p.Addrs) > 0 {
+			e.Last = p.Addrs[0].String()
+		}
+		c.Peers = append(c.Peers, e)
+	}
+	if err := writeCache(filepath.Join(home, cacheFile), c); err != nil {
+		return fmt.Errorf("peer cache: %w", err)
+	}
+	return nil
+}
+
 // writeCache replaces the file whole, so that a crash leaves the old or the new
 // one.
 func writeCache(path string, c cached) error {

@@ -30,6 +30,7 @@ type Capacity struct {
 	Disk   int64 // bytes
 	Kinds  []string
 	Paused bool
+	Full   bool // no room on its disk for more work
 	Rights auth.Rights
 }
 

@@ -22,6 +22,7 @@ type hostMetrics struct {
 	away      prometheus.Counter
 	closed    prometheus.Counter
 	gated     prometheus.Counter
+	traffic   *traffic
 }
 
 // newMetrics makes and registers the host's metrics; nil does nothing, which
@@ -54,9 +55,10 @@ func newMetrics(reg prometheus.Registerer, h *Host) *hostMetrics {
 		away:      one("strangers_turned_away_total", "Connections closed because all stranger slots were taken."),
 		closed:    one("strangers_closed_total", "Peers closed because they did not become members in time."),
 		gated:     one("gated_streams_total", "Streams reset because their peer was no member."),
+		traffic:   newTraffic("/kith/" + h.cfg.Mesh.Prefix() + "/"),
 	}
 	m.mine = []prometheus.Collector{
-		m.hellos, m.served_, m.servedFor, m.called_, m.calledFor, m.faults, m.away, m.closed, m.gated,
+		m.hellos, m.served_, m.servedFor, m.called_, m.calledFor, m.faults, m.away, m.closed, m.gated, m.traffic,
 		gauge("members", "Connected members.", func() float64 { members, _ := h.gate.count(); return float64(members) }),
 		gauge("strangers", "Connected peers that are not members.", func() float64 { _, strangers := h.gate.count(); return float64(strangers) }),
 		gauge("known_peers", "Peers of whom a signed record is held.", func() float64 { return float64(h.book.size()) }),

@@ -54,7 +54,7 @@ func (h *Host) libp2pOptions() ([]libp2p.Option, error) {
 		libp2p.SwarmOpts(swarm.WithDialRanker(rankTCPFirst)), libp2p.AddrsFactory(h.net.tell), libp2p.EnableAutoNATv2(),
 	)
 	if cfg.Registerer != nil {
-		opts = append(opts, libp2p.PrometheusRegisterer(cfg.Registerer))
+		opts = append(opts, libp2p.PrometheusRegisterer(cfg.Registerer), libp2p.BandwidthReporter(h.metrics.traffic))
 	} else {
 		opts = append(opts, libp2p.DisableMetrics())
 	}

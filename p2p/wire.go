@@ -36,7 +36,7 @@ func readCoord(in *pb.Coordinate) coord.Coordinate {
 }
 
 func wireCapacity(c Capacity) *pb.Capacity {
-	return &pb.Capacity{Cores: c.Cores, Memory: c.Memory, Disk: c.Disk, Kinds: c.Kinds, Paused: c.Paused, Rights: uint32(c.Rights)}
+	return &pb.Capacity{Cores: c.Cores, Memory: c.Memory, Disk: c.Disk, Kinds: c.Kinds, Paused: c.Paused, Rights: uint32(c.Rights), Full: c.Full}
 }
 
 // readCapacity takes an absent one for an offer of nothing.
@@ -61,5 +61,5 @@ func readCapacity(in *pb.Capacity) (Capacity, error) {
 			return Capacity{}, fmt.Errorf("capacity: kind %q holds what can't be shown", k)
 		}
 	}
-	return Capacity{Cores: in.Cores, Memory: in.Memory, Disk: in.Disk, Kinds: in.Kinds, Paused: in.Paused, Rights: auth.Rights(in.Rights)}, nil
+	return Capacity{Cores: in.Cores, Memory: in.Memory, Disk: in.Disk, Kinds: in.Kinds, Paused: in.Paused, Rights: auth.Rights(in.Rights), Full: in.Full}, nil
 }

@@ -122,7 +122,8 @@ func (c *conn) OpenStream(ctx context.Context) (network.MuxedStream, error) {
 			}
 		}
 	}
-	s, p := &stream{c: c}, &stream{c: r}
+	number := l.net.opened.Add(1)
+	s, p := &stream{c: c, number: number, opener: true}, &stream{c: r, number: number}
 	s.peer, p.peer = p, s
 	s.wake.mu, p.wake.mu = &l.mu, &l.mu
 	c.streams[s] = struct{}{}

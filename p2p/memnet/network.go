@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
@@ -24,6 +25,10 @@ type Config struct {
 	Silence time.Duration
 	// DialTimeout bounds a dial that nobody answers; 5 s.
 	DialTimeout time.Duration
+	// Tap, if any, is told of every write to a stream before it returns: the
+	// stream's number, and whether the side that opened it writes. It keeps no
+	// part of b and calls nothing of the network.
+	Tap func(pair Pair, stream uint64, opener bool, b []byte)
 }
 
 // Bounds that a test has no reason to change.
@@ -55,6 +60,8 @@ type Network struct {
 	off    map[netip.Addr]struct{}
 	counts map[Pair]Count // of links that are gone
 	closed bool
+
+	opened atomic.Uint64 // streams
 }
 
 type node struct {

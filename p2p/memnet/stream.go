@@ -18,8 +18,10 @@ var (
 
 // stream is one side of a stream; its fields are under the link's lock.
 type stream struct {
-	c    *conn
-	peer *stream
+	c      *conn
+	peer   *stream
+	number uint64
+	opener bool
 
 	in     []segment // what the other side wrote, from head on
 	head   int
@@ -128,6 +130,9 @@ func (s *stream) Write(p []byte) (n int, err error) {
 		if !counted {
 			c.sent.add(Count{1, int64(len(p))})
 			counted = true
+			if tap := c.link.net.cfg.Tap; tap != nil {
+				tap(Pair{c.addr.Addr(), c.remote().addr.Addr()}, s.number, s.opener, p)
+			}
 		}
 		to := s.peer
 		if to.readClosed && !to.c.closed {

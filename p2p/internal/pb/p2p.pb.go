@@ -97,6 +97,7 @@ type Capacity struct {
 	Kinds         []string               `protobuf:"bytes,4,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	Paused        bool                   `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
 	Rights        uint32                 `protobuf:"varint,6,opt,name=rights,proto3" json:"rights,omitempty"`
+	Full          bool                   `protobuf:"varint,7,opt,name=full,proto3" json:"full,omitempty"` // no room on its disk for more work
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +172,13 @@ func (x *Capacity) GetRights() uint32 {
 		return x.Rights
 	}
 	return 0
+}
+
+func (x *Capacity) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 // Hello is what each side shows first: the dialler sends one, the listener
@@ -495,14 +503,15 @@ const file_p2p_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\x01R\x05error\x12\x1e\n" +
 	"\n" +
 	"adjustment\x18\x04 \x01(\x01R\n" +
-	"adjustment\"\x92\x01\n" +
+	"adjustment\"\xa6\x01\n" +
 	"\bCapacity\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\x01R\x05cores\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x03R\x06memory\x12\x12\n" +
 	"\x04disk\x18\x03 \x01(\x03R\x04disk\x12\x14\n" +
 	"\x05kinds\x18\x04 \x03(\tR\x05kinds\x12\x16\n" +
 	"\x06paused\x18\x05 \x01(\bR\x06paused\x12\x16\n" +
-	"\x06rights\x18\x06 \x01(\rR\x06rights\"\xe1\x01\n" +
+	"\x06rights\x18\x06 \x01(\rR\x06rights\x12\x12\n" +
+	"\x04full\x18\a \x01(\bR\x04full\"\xe1\x01\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12.\n" +
