@@ -333,7 +333,14 @@ func (a *Adoption) onNotice(n Notice) {
 	}
 }
 
+// maxJump bounds how far a term may be above the one known: terms rise one by
+// one, and a liar must not use them up.
+const maxJump = 1000
+
 func (a *Adoption) onOrigin(n Notice) {
+	if n.Term > a.highest && n.Term-a.highest > maxJump {
+		return
+	}
 	if a.role == RoleOrigin {
 		switch {
 		case a.answer != nil:

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -45,10 +46,17 @@ func (o *Origin) onLeaseFailed(ev LeaseFailed) {
 	if l == nil || o.peers[l.peer].id != ev.Worker || o.state.Over() {
 		return
 	}
+	if ev.Reason == UnknownLease { // its worker has started again since, and may well take more
+		if l.live {
+			o.lose(l, AttemptLost, OK)
+		}
+		return
+	}
 	p := o.peers[l.peer]
 	p.refused = ev.Reason
 	o.setWant(p, 0)
 	o.punish(p, ev.RetryAfter)
+	o.search.taken = o.search.taken || ev.Reason == WorkerBusy
 	if l.live {
 		o.lose(l, AttemptRefused, ev.Reason)
 	}
@@ -64,6 +72,14 @@ func (o *Origin) onGone(id PeerID) {
 	o.setWant(p, 0)
 	for _, l := range slices.Clone(p.leases) {
 		o.lose(l, AttemptLost, OK)
+	}
+	for _, index := range slices.Sorted(maps.Keys(p.promises)) {
+		w := o.work(index)
+		for k := range w.attempts {
+			if a := &w.attempts[k]; a.peer == i && a.promised() {
+				o.withdraw(index, a)
+			}
+		}
 	}
 }
 
@@ -104,6 +120,7 @@ func (o *Origin) onReport(ev ReportIn) {
 		if !l.live {
 			o.revive(p, l)
 		}
+		l.asked = false
 		l.expires = o.now.Add(l.duration)
 		renewed = append(renewed, id)
 	}
@@ -131,11 +148,11 @@ func (o *Origin) revive(p *peer, l *lease) {
 	for _, it := range l.items {
 		w := o.work(it.index)
 		a := w.attempt(l, it.replica)
-		if a == nil || w.decided || (a.state != AttemptLost && a.state != AttemptRefused) {
+		if a == nil || w.decided || a.promise != nil || (a.state != AttemptLost && a.state != AttemptRefused) {
 			continue
 		}
 		if slices.ContainsFunc(w.attempts, func(b attempt) bool {
-			return b.peer == l.peer && (b.held() || b.state == AttemptAnswered || b.state == AttemptRejected)
+			return b.peer == l.peer && (b.held() || b.spoken() || b.state == AttemptRejected)
 		}) {
 			o.revoke(l, Ref{o.stage, it.index}) // it has the task under a later lease
 			continue
@@ -249,9 +266,8 @@ func (o *Origin) busyPeers() int {
 }
 
 // early keeps who need not wait for the window's end: with tasks in plenty,
-// everyone; else who can't be beaten by a later bid. A bid travels and waits
-// 1.5 RTT, so what comes after t costs two thirds of t at the least. Replicas
-// wait until there is a choice to draw from.
+// everyone; else who can't be beaten by a later bid. Replicas wait until there
+// is a choice to draw from.
 func (o *Origin) early(list []candidate, supply uint32) []candidate {
 	s := &o.search
 	s.early = time.Time{}
@@ -264,15 +280,34 @@ func (o *Origin) early(list []candidate, supply uint32) []candidate {
 		}
 		return nil
 	}
+	good := s.radius + o.window()
 	kept := list[:0]
 	for _, c := range list {
-		if at := s.opened.Add(c.peer.cost() * 3 / 2); at.After(o.now) {
+		if c.peer.cost() > good && s.radius < o.full() {
+			continue // a wider search takes less
+		}
+		if at := s.opened.Add(o.unbeaten(c.peer.cost())); at.After(o.now) {
 			s.early = earlier(s.early, at)
 		} else {
 			kept = append(kept, c)
 		}
 	}
 	return kept
+}
+
+// unbeaten is how long after its offer a bid of such a cost may be beaten by one
+// to come. A bid by gossip waits half a round trip and kappa times the queue, and
+// travels a whole one: after t, idle peers inside the reach are left only while t
+// is under 1.5 times their round trip, and then the busy. The answer to a probe
+// travels one round trip.
+func (o *Origin) unbeaten(cost time.Duration) time.Duration {
+	reach := time.Duration(reachSlack * float64(o.search.radius))
+	t := min(cost, reach) * 3 / 2
+	t += time.Duration(kappa * float64(max(cost-reach, 0)))
+	if o.search.probing {
+		t = max(t, cost)
+	}
+	return t
 }
 
 // draw puts the n cheapest candidates in random order and drops the rest, so

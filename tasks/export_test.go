@@ -50,7 +50,13 @@ func (o *Origin) Check() error {
 			if a.state == AttemptLate {
 				late++
 			}
-			if a.held() || a.state == AttemptAnswered {
+			if a.promised() != (o.peers[a.peer].promises[uint32(i)] && a.promised()) {
+				return fmt.Errorf("task %d: %s committed, which is not noted", i, o.peers[a.peer].id)
+			}
+			if a.state == AttemptRevealing && !w.asking {
+				return fmt.Errorf("task %d: nobody waits for what %s is to show", i, o.peers[a.peer].id)
+			}
+			if a.held() || a.spoken() {
 				if seen[a.peer] {
 					return fmt.Errorf("task %d: two replicas with %s", i, o.peers[a.peer].id)
 				}

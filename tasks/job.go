@@ -154,6 +154,7 @@ type Lease struct {
 	Needs            Resources
 	Tasks            uint32 // tasks in the stage: KITH_TASKS
 	Nondeterministic bool
+	Commit           bool // answers are committed to, and shown when asked
 	Assignments      []Assignment
 	Duration         time.Duration
 	Grace            time.Duration // after the origin was last heard, results still count
@@ -184,7 +185,22 @@ type Receipt struct {
 	Usage   Usage
 }
 
-// Verdict is the origin's signed answer to a receipt.
+// Hash is a SHA-256.
+type Hash [32]byte
+
+// Commitment binds a worker to a receipt that nobody has seen. Hash is of the
+// receipt's bytes, a nonce of 32 bytes that the worker drew, and its peer ID, so
+// that nobody can tell the receipt from it, and nobody else can show one for it.
+type Commitment struct {
+	Job     JobID
+	Ref     Ref
+	Replica uint32
+	Lease   LeaseID
+	Worker  PeerID
+	Hash    Hash
+}
+
+// Verdict is the origin's signed answer to a receipt, or to a commitment.
 type Verdict struct {
 	Job     JobID
 	Ref     Ref
@@ -193,6 +209,7 @@ type Verdict struct {
 	Worker  PeerID
 	Status  VerdictStatus
 	Reason  Reason // when rejected
+	Related bool   // accepted by a quorum with too few unrelated peers in it
 }
 
 // VerdictStatus says how a receipt was judged.
@@ -212,6 +229,7 @@ type Result struct {
 	Size    int64
 	Folder  bool     // Output is a folder with stdout in it, not a plain file
 	Workers []PeerID // who agreed on it
+	Related bool     // they are a quorum, but too few of them unrelated peers
 }
 
 // Execution is what a runner is given: one task with everything that it may see.

@@ -18,8 +18,9 @@ type lease struct {
 	ahead    uint32        // assignments that its worker had before
 	pace     time.Duration // predicted between two receipts, at the grant; 0: not known
 	live     bool
-	open     int // assignments not ended
-	left     int // items whose task is undecided
+	asked    bool // of before a restart: its worker has not said that it holds it
+	open     int  // assignments not ended
+	left     int  // items whose task is undecided
 }
 
 type item struct {
@@ -41,6 +42,12 @@ const mixing = 64
 // while there are others.
 const elsewhere = 2 * time.Second
 
+// maxFaultPause bounds how long a worker's own failure keeps a task from it: a
+// second at first, twice as long each time that some worker so fails on the task.
+// Such a task is never given up: what ails the workers, such as a full disk, may
+// pass. It is told by Why.
+const maxFaultPause = 5 * time.Minute
+
 // unbelieved is how long a task stays away from a worker whose output for it
 // could not be had.
 const unbelieved = 30 * time.Second
@@ -52,7 +59,8 @@ func (w *work) needs() uint8 {
 	}
 	have := uint8(0)
 	for i := range w.attempts {
-		if s := w.attempts[i].state; s == AttemptHeld || s == AttemptAnswered {
+		switch w.attempts[i].state {
+		case AttemptHeld, AttemptCommitted, AttemptRevealing, AttemptAnswered:
 			have++
 		}
 	}
@@ -83,29 +91,47 @@ func (o *Origin) update(index uint32, class uint8) {
 // deny lists the peers that must not be given a task: who has it or answered
 // it; and for a while who failed it.
 func (o *Origin) deny(index uint32, w *work) []int32 {
-	var deny, soft []int32
+	var deny, soft, faulty []int32
 	for i := range w.attempts {
 		a := &w.attempts[i]
 		switch a.state {
-		case AttemptHeld, AttemptLate, AttemptAnswered:
+		case AttemptHeld, AttemptLate, AttemptCommitted, AttemptRevealing, AttemptAnswered:
 			deny = append(deny, a.peer)
 		case AttemptRejected: // its bytes never came: it may have died, or lied
 			if left := unbelieved - o.now.Sub(a.end); left > 0 {
 				deny = append(deny, a.peer)
-				o.timers.push(timer{at: o.now.Add(left), kind: timerRequeue, index: index})
+				o.requeue(index, w, left)
 			}
 		case AttemptFailed:
-			if a.reason < WorkerBusy && o.now.Sub(a.end) < elsewhere {
+			switch left := doubled(time.Second, uint(max(w.faults, 1)-1), maxFaultPause) - o.now.Sub(a.end); {
+			case a.reason < WorkerBusy && o.now.Sub(a.end) < elsewhere:
 				soft = append(soft, a.peer)
+			case a.reason == WorkerFault && left > 0:
+				if faulty = append(faulty, a.peer); left >= elsewhere {
+					deny = append(deny, a.peer)
+				}
+				o.requeue(index, w, left)
 			}
 		}
 	}
 	if len(soft) > 0 && o.others(append(soft, deny...)) {
 		deny = append(deny, soft...)
-		o.timers.push(timer{at: o.now.Add(elsewhere), kind: timerRequeue, index: index})
+		o.requeue(index, w, elsewhere)
 	}
+	deny = append(deny, faulty...)
 	slices.Sort(deny)
 	return slices.Compact(deny)
+}
+
+// requeue has who must not be given a task listed again after d. One timer a
+// task is enough: what is due later is found when the list is made then.
+func (o *Origin) requeue(index uint32, w *work, d time.Duration) {
+	at := o.now.Add(d)
+	if !w.again.IsZero() && !at.Before(w.again) {
+		return
+	}
+	w.again = at
+	o.timers.push(timer{at: at, kind: timerRequeue, index: index, stage: o.stage})
 }
 
 // others reports whether a peer outside the list could take work soon.
@@ -155,7 +181,7 @@ func (o *Origin) seal(p *peer, l *lease) {
 	spec := &o.job.Spec
 	grant := Lease{ID: l.id, Job: o.job.ID, Term: o.job.Term, Origin: o.cfg.Self, Worker: p.id,
 		Program: spec.Program, Args: spec.Args, Env: spec.Env, Kind: spec.Kind, Needs: spec.Resources,
-		Tasks: uint32(len(o.stages[o.stage].tasks)), Nondeterministic: spec.Nondeterministic,
+		Tasks: uint32(len(o.stages[o.stage].tasks)), Nondeterministic: spec.Nondeterministic, Commit: o.commits(),
 		Duration: l.duration, Grace: o.cfg.Grace}
 	if o.stage == StageReduce {
 		grant.Program, grant.Args = spec.Reduce.Program, spec.Reduce.Args

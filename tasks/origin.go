@@ -65,10 +65,13 @@ type work struct {
 	want     uint8  // answers that the judge asked for
 	replicas uint32 // ever assigned, so that each has its number
 	fails    uint8  // of the program
+	faults   uint8  // of workers
+	asking   bool   // a timer looks after what is to be shown
 	class    uint8  // of its place in the queue
 	need     uint8  // replicas that it stands in the queue for
 	decided  bool
 	releases uint32
+	again    time.Time // when its place in the queue is looked at; zero: no timer is set
 }
 
 type attempt struct {
@@ -80,6 +83,7 @@ type attempt struct {
 	rtt        time.Duration
 	start, end time.Time
 	output     CID
+	promise    *promise // what it committed to; nil: nothing
 }
 
 // answer is a held output.
@@ -134,6 +138,7 @@ func (o *Origin) enter(s Stage, list []Task) {
 	o.pace = pace{}
 	for _, p := range o.peers {
 		p.resetRate()
+		p.promises = nil
 	}
 	want := uint8(max(o.job.Spec.Verify.Replicas, 1))
 	for i := range list {
@@ -164,11 +169,17 @@ func (o *Origin) Step(now time.Time, ev Event) []Effect {
 	case ReportIn:
 		o.onReport(ev)
 	case ReceiptIn:
-		o.onReceipt(ev.Receipt)
+		o.onReceipt(ev.Receipt, ev.Opens)
+	case CommitIn:
+		o.onCommit(ev.Commitment)
+	case RevealTold:
+		o.onTold(ev)
 	case HeldOutput:
 		o.onHeld(ev)
 	case HoldFailed:
 		o.onHoldFailed(ev)
+	case PeerCame:
+		o.onCame(ev.Worker)
 	case PeerGone:
 		o.onGone(ev.Worker)
 	case CancelJob:
@@ -220,7 +231,13 @@ func (o *Origin) begin() {
 		}
 	}
 	o.rejudge = nil
+	if o.commits() {
+		for index := range o.stages[o.stage].work {
+			o.ask(uint32(index))
+		}
+	}
 	o.advance()
+	o.askWorkers()
 }
 
 // advance goes on when a stage is decided.

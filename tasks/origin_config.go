@@ -34,16 +34,18 @@ type OriginConfig struct {
 
 	Radius    time.Duration // of the first offer; 50 ms
 	MaxRadius time.Duration // an offer that reaches everyone; 1 s. The job's MaxRTT bounds it too
-	Window    time.Duration // how long bids are collected at the most; 0: 100 ms + 2 radii, at most 600 ms
+	Window    time.Duration // how long bids are collected at the most; 0: 50 ms + 2 radii, 250 ms at least with a probe, at most 600 ms
 	MinBids   uint32        // good slots below which the search widens, when so many tasks wait; 8
-	Probes    int           // far peers asked each time the search widens; 8
+	Probes    int           // far peers asked each time the search widens; 8. -1: none, to show what they are worth
 
 	Batch         time.Duration // of work in one lease; 2 s
 	MaxBatch      uint32        // tasks in one lease; 256
 	MinLease      time.Duration // 5 s
 	MaxLease      time.Duration // 30 s: how long a silent death goes unseen
+	Rejoin        time.Duration // after a restart of this node, a worker not heard for so long is taken for dead; 10 s
 	Grace         time.Duration // a worker that lost the origin keeps results so long; 10 min
 	BidLife       time.Duration // how long a bid or a Want is believed; 30 s
+	Reveal        time.Duration // within which a worker shows what it committed to; 30 s
 	Reannounce    time.Duration // at the least between offers once the radius is full; 1 s, doubling to MaxReannounce
 	MaxReannounce time.Duration // 1 min
 	MaxWorkers    int           // peers remembered; 4096
@@ -58,8 +60,10 @@ func (c OriginConfig) withDefaults() OriginConfig {
 	fill(&c.MaxBatch, 256)
 	fill(&c.MinLease, 5*time.Second)
 	fill(&c.MaxLease, max(30*time.Second, c.MinLease))
+	fill(&c.Rejoin, 10*time.Second)
 	fill(&c.Grace, 10*time.Minute)
 	fill(&c.BidLife, 30*time.Second)
+	fill(&c.Reveal, 30*time.Second)
 	fill(&c.Reannounce, time.Second)
 	fill(&c.MaxReannounce, max(time.Minute, c.Reannounce))
 	fill(&c.MaxWorkers, 4096)
@@ -87,13 +91,13 @@ func (c OriginConfig) validate(job Job) error {
 		name  string
 		value time.Duration
 	}{{"Radius", c.Radius}, {"MaxRadius", c.MaxRadius}, {"Batch", c.Batch}, {"MinLease", c.MinLease},
-		{"Grace", c.Grace}, {"BidLife", c.BidLife}, {"Reannounce", c.Reannounce}} {
+		{"Rejoin", c.Rejoin}, {"Grace", c.Grace}, {"BidLife", c.BidLife}, {"Reveal", c.Reveal}, {"Reannounce", c.Reannounce}} {
 		fault(d.value <= 0, "%s is %v: must be above 0", d.name, d.value)
 	}
 	fault(c.Window < 0, "Window is %v: must not be negative", c.Window)
 	fault(c.MaxLease < c.MinLease, "MaxLease %v is under MinLease %v", c.MaxLease, c.MinLease)
 	fault(c.MaxReannounce < c.Reannounce, "MaxReannounce %v is under Reannounce %v", c.MaxReannounce, c.Reannounce)
-	fault(c.Probes < 0 || c.MaxWorkers < 1, "Probes %d or MaxWorkers %d is out of range", c.Probes, c.MaxWorkers)
+	fault(c.Probes < -1 || c.MaxWorkers < 1, "Probes %d or MaxWorkers %d is out of range", c.Probes, c.MaxWorkers)
 	fault(job.ID == "", "the job has no ID")
 	fault(job.Term == 0, "the job has no term: the first is 1")
 	fault(job.Spec.Program == "", "the job has no program")

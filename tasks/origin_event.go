@@ -28,8 +28,9 @@ type RefusedBy struct {
 	RetryAfter time.Duration
 }
 
-// LeaseFailed says that a Grant did not reach its worker or was refused by it.
-// The assignments are leased again at once.
+// LeaseFailed says that a Grant did not reach its worker or was refused by it,
+// or that the worker does not hold a lease that was renewed (UnknownLease). The
+// assignments are leased again at once.
 type LeaseFailed struct {
 	Lease      LeaseID
 	Worker     PeerID
@@ -56,8 +57,24 @@ type ReportIn struct {
 }
 
 // ReceiptIn is a receipt whose signature and sender were checked: Receipt.Worker
-// is who sent it.
-type ReceiptIn struct{ Receipt Receipt }
+// is who sent it. Opens is the hash that the receipt's bytes, the nonce that came
+// with it and its worker make together; nil: it came without a nonce.
+type ReceiptIn struct {
+	Receipt Receipt
+	Opens   *Hash
+}
+
+// CommitIn is a worker's commitment, whose sender was checked.
+type CommitIn struct{ Commitment Commitment }
+
+// RevealTold says that the worker's node took a Reveal. It does not say that the
+// answer comes.
+type RevealTold struct {
+	Worker  PeerID
+	Lease   LeaseID
+	Ref     Ref
+	Replica uint32
+}
 
 // HeldOutput answers Hold: the bytes are durable here and hash to Output.
 type HeldOutput struct {
@@ -69,8 +86,8 @@ type HeldOutput struct {
 }
 
 // HoldFailed answers Hold. OutputMissing blames the worker: its bytes never
-// came or do not hash to the CID. Any other reason is this node's own trouble,
-// and Hold is asked again later.
+// came or do not hash to the CID; OutputTooLarge too. Any other reason is this
+// node's own trouble, and Hold is asked again later.
 type HoldFailed struct {
 	Ref    Ref
 	Worker PeerID
@@ -81,6 +98,10 @@ type HoldFailed struct {
 
 // PeerGone says that the connection to a peer ended.
 type PeerGone struct{ Worker PeerID }
+
+// PeerCame says that a member was connected to, for the first time or again, and
+// not because a probe went to it.
+type PeerCame struct{ Worker PeerID }
 
 // CancelJob ends the job at its user's word.
 type CancelJob struct{ Detail string }
@@ -110,9 +131,12 @@ func (RefusedBy) originEvent()      {}
 func (LeaseFailed) originEvent()    {}
 func (ReportIn) originEvent()       {}
 func (ReceiptIn) originEvent()      {}
+func (CommitIn) originEvent()       {}
+func (RevealTold) originEvent()     {}
 func (HeldOutput) originEvent()     {}
 func (HoldFailed) originEvent()     {}
 func (PeerGone) originEvent()       {}
+func (PeerCame) originEvent()       {}
 func (CancelJob) originEvent()      {}
 func (Superseded) originEvent()     {}
 func (Assembled) originEvent()      {}
@@ -137,8 +161,10 @@ type Probe struct {
 // delivered or is refused, the shell answers with LeaseFailed.
 type Grant struct{ Lease Lease }
 
-// Renew tells a worker that its leases run for their full duration again. The
-// natural place is the reply to its report.
+// Renew tells a worker that its leases run for their full duration again: in
+// answer to its report, or after a restart to ask who still holds them. The shell
+// answers with LeaseFailed for each that the worker does not hold, and with
+// nothing when it can't be reached.
 type Renew struct {
 	Worker PeerID
 	Leases []LeaseID
@@ -160,6 +186,26 @@ type Hold struct {
 	Worker PeerID
 	Output CID
 	Inline []byte
+	Limit  int64 // bytes that the output may have
+}
+
+// Commit is durable: a worker has answered, and will show it when asked.
+type Commit struct{ Commitment Commitment }
+
+// Reveal asks a worker to show what it committed to. The shell answers with
+// RevealTold when the worker's node has taken it; else it is asked again.
+type Reveal struct {
+	Worker  PeerID
+	Lease   LeaseID
+	Ref     Ref
+	Replica uint32
+}
+
+// Blame is durable: it counts against a worker for what no assignment of its own
+// stands behind.
+type Blame struct {
+	Worker PeerID
+	Reason Reason
 }
 
 // Record is durable: what one assignment came to while its task stays
@@ -198,6 +244,9 @@ func (Grant) originEffect()    {}
 func (Renew) originEffect()    {}
 func (Revoke) originEffect()   {}
 func (Hold) originEffect()     {}
+func (Commit) originEffect()   {}
+func (Reveal) originEffect()   {}
+func (Blame) originEffect()    {}
 func (Record) originEffect()   {}
 func (Decide) originEffect()   {}
 func (Answer) originEffect()   {}
@@ -240,9 +289,10 @@ func (l Lease) Record() GrantRecord {
 
 // Records are what [RestoreOrigin] starts from: all that was durable.
 type Records struct {
-	Tasks    []Task        // of the map stage, in order
-	Results  []Result      // of both stages
-	Attempts []Attempt     // at least those of undecided tasks
-	Grants   []GrantRecord // every one that this job's term ever made
-	Finish   *Finish       // the job was over already
+	Tasks       []Task        // of the map stage, in order
+	Results     []Result      // of both stages
+	Attempts    []Attempt     // at least those of undecided tasks
+	Commitments []Commitment  // at least those of undecided tasks
+	Grants      []GrantRecord // every one that this job's term ever made
+	Finish      *Finish       // the job was over already
 }

@@ -392,3 +392,34 @@ func TestWhyRepeatsWorkersFault(t *testing.T) {
 	}
 	t.Errorf("why: %+v", m.origin.Why(m.now))
 }
+
+// A task that fails every worker by their own fault is not given up, but each gets
+// it less and less often, also while other tasks go well; and why says so.
+func TestFaultyTaskIsTriedLessOften(t *testing.T) {
+	m := newSim(t, 33, spec(1, false), 400)
+	plain := m.outcome
+	m.outcome = func(n *simNode, ref tasks.Ref) tasks.Outcome {
+		if ref.Index == 0 {
+			return tasks.Outcome{Reason: tasks.WorkerFault, Detail: "disk full"}
+		}
+		return plain(n, ref)
+	}
+	m.node("a", 5*time.Millisecond, 1, 1)
+	m.node("b", 10*time.Millisecond, 1, 1)
+	m.run(50 * time.Second)
+	if m.disk.Finish != nil || len(m.disk.Results) < 100 {
+		t.Fatalf("finish %+v, %d results", m.disk.Finish, len(m.disk.Results))
+	}
+	if n := m.starts[tasks.Ref{}]; n < 3 || n > 14 {
+		t.Errorf("it was started %d times in 50 s", n)
+	}
+	for range 400 {
+		m.run(500 * time.Millisecond)
+		for _, w := range m.origin.Why(m.now) {
+			if strings.Contains(w.Text, "1 of these tasks failed by their workers' own fault") {
+				return
+			}
+		}
+	}
+	t.Errorf("why: %+v", m.origin.Why(m.now))
+}

@@ -26,6 +26,8 @@ type peer struct {
 	holds  uint32   // assignments in them
 	used   bool     // a task's history names it: its index is taken for good
 
+	promises map[uint32]bool // tasks that it committed to an answer for
+
 	answered, accepted, failed, rejected uint32
 
 	busy     time.Time // since when it has had work without a break
@@ -141,6 +143,14 @@ func (o *Origin) punish(p *peer, atLeast time.Duration) {
 		d = max(d, 5*time.Minute)
 	}
 	p.strikes++
+	o.rest(p, d)
+}
+
+// fullPause is before a worker whose disk was full is asked again.
+const fullPause = 5 * time.Second
+
+// rest does not ask a peer before d has passed.
+func (o *Origin) rest(p *peer, d time.Duration) {
 	if until := o.now.Add(d); until.After(p.backoff) {
 		p.backoff = until
 		o.timers.push(timer{at: until, kind: timerBackoff})

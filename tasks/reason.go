@@ -27,6 +27,7 @@ const (
 	WorkerFault      Reason = 105 // the worker's own failure, not the program's
 	WorkerPolicy     Reason = 106 // its owner does not allow it
 	TooFar           Reason = 107 // farther than the job allows
+	WorkerFull       Reason = 108 // no room on its disk: try again later
 
 	LateReceipt    Reason = 200 // the task was decided before
 	UnknownLease   Reason = 201
@@ -34,6 +35,11 @@ const (
 	OutputMismatch Reason = 203 // differs from what the quorum agreed on
 	OutputMissing  Reason = 204 // the bytes never came, or do not hash to the CID
 	BadReceipt     Reason = 205 // malformed, or signed by another
+	NotCommitted   Reason = 206 // shown without having been committed to
+	NotAsCommitted Reason = 207 // another answer than the one committed to
+	NotRevealed    Reason = 208 // committed to, asked for and never shown
+	OutputTooLarge Reason = 209 // more bytes than the job allows
+	NotItsLease    Reason = 210 // under the lease of another worker
 
 	TooManyFailures Reason = 300
 	NoQuorum        Reason = 301
@@ -43,6 +49,7 @@ const (
 	SplitFailed     Reason = 305
 	StaleTerm       Reason = 306 // another origin holds the job at a higher term
 	ReduceFailed    Reason = 307
+	OriginFull      Reason = 308 // no room on the origin's disk: try again later
 )
 
 var reasonText = map[Reason]string{
@@ -52,12 +59,27 @@ var reasonText = map[Reason]string{
 	WorkerBusy: "worker's queue is full", WorkerPaused: "worker is paused", WorkerLacks: "worker lacks what the task needs",
 	NotMember: "not a member", InputUnavailable: "inputs could not be fetched", WorkerFault: "worker failed",
 	WorkerPolicy: "worker's owner does not allow it", TooFar: "farther than the job allows",
+	WorkerFull:  "worker's disk is full",
 	LateReceipt: "receipt came after the verdict", UnknownLease: "unknown lease", WrongTask: "not a task of the lease",
 	OutputMismatch: "output differs from the quorum's", OutputMissing: "output bytes missing or not the CID's",
-	BadReceipt:      "malformed or wrongly signed receipt",
+	BadReceipt:   "malformed or wrongly signed receipt",
+	NotCommitted: "answer shown without a commitment", NotAsCommitted: "answer is not the one committed to",
+	NotRevealed: "answer committed to and never shown", OutputTooLarge: "output larger than the job allows",
+	NotItsLease:     "lease of another worker",
 	TooManyFailures: "too many failures", NoQuorum: "no quorum", CancelledByUser: "cancelled",
 	BadSpec: "spec not valid", OriginBusy: "origin holds as many jobs as it may", SplitFailed: "input could not be split",
 	StaleTerm: "another origin holds the job", ReduceFailed: "reduce failed",
+	OriginFull: "origin's disk is full",
+}
+
+// Blames reports whether a verdict of this reason says that its worker lied, or
+// would not stand by its word: it counts against the worker in later jobs too.
+func (r Reason) Blames() bool {
+	switch r {
+	case WrongTask, OutputMismatch, OutputMissing, BadReceipt, NotCommitted, NotAsCommitted, NotRevealed, OutputTooLarge, NotItsLease:
+		return true
+	}
+	return false
 }
 
 func (r Reason) String() string {

@@ -3,38 +3,27 @@ package tasks
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
 
 // onReceipt takes a worker's word of one assignment. A receipt of any lease
-// that was granted is good while its task is undecided.
-func (o *Origin) onReceipt(r Receipt) {
+// that was granted is good while its task is undecided. opens is what it hashes
+// to, when it shows a committed answer.
+func (o *Origin) onReceipt(r Receipt, opens *Hash) {
 	if r.Job != o.job.ID {
 		return
 	}
 	v := Verdict{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker, Status: Rejected}
-	if int(r.Ref.Stage) >= len(o.stages) || int(r.Ref.Index) >= len(o.stages[r.Ref.Stage].work) {
-		o.reject(v, WrongTask)
+	w, a, result := o.assignment(v)
+	if w == nil {
+		if result != nil {
+			o.answerLate(v, r, result.work, result.result)
+		}
 		return
 	}
-	ph := &o.stages[r.Ref.Stage]
-	w := &ph.work[r.Ref.Index]
-	if w.decided || o.state.Over() || r.Ref.Stage != o.stage {
-		o.answerLate(v, r, w, &ph.results[r.Ref.Index])
-		return
-	}
-	l := o.leases[r.Lease]
-	if l == nil || o.peers[l.peer].id != r.Worker {
-		o.reject(v, UnknownLease)
-		return
-	}
-	a := w.attempt(l, r.Replica)
-	if a == nil {
-		o.reject(v, WrongTask)
-		return
-	}
-	p := o.peers[l.peer]
+	p := o.peers[a.peer]
 	p.gone, p.heard = false, o.now
 	switch a.state {
 	case AttemptAnswered:
@@ -45,32 +34,33 @@ func (o *Origin) onReceipt(r Receipt) {
 		o.reject(v, a.reason)
 		return
 	}
-	if w.answeredBy(l.peer) { // under another lease: one peer answers once
+	if why := o.shown(r, a, opens); why != OK {
+		o.unmask(a, v, why, r.Detail)
+		return
+	} else if o.unasked(r.Ref.Index, a) || w.spokenBy(a) { // not asked for yet; or under another lease: one peer answers once
 		v.Status = Pending
 		o.emit(Answer{[]Verdict{v}})
 		return
 	}
 	if r.Reason >= LateReceipt || (r.Reason == OK && r.Output == "") {
-		o.close(a, AttemptFailed, BadReceipt)
-		o.punish(p, 0)
-		o.note(r, p, BadReceipt, v)
-		o.update(r.Ref.Index, classRelease)
+		o.unmask(a, v, BadReceipt, r.Detail)
 		return
 	}
 	if r.Reason != OK {
 		o.onFailure(r, p, w, a, v)
 		return
 	}
-	o.measure(p, l, r.Ref.Index, a)
-	o.close(a, AttemptAnswered, OK)
+	if int64(len(r.Inline)) > o.limit() {
+		o.unmask(a, v, OutputTooLarge, fmt.Sprintf("%d bytes, at most %d are allowed", len(r.Inline), o.limit()))
+		return
+	}
+	if a.promise == nil {
+		o.measure(p, a.lease, r.Ref.Index, a)
+	}
+	o.settle(r.Ref.Index, a, AttemptAnswered, OK)
 	a.output = r.Output
 	p.refused = OK
-	for i := range w.attempts { // it needs not run it again
-		if b := &w.attempts[i]; b.peer == l.peer && b.held() {
-			o.revoke(b.lease, r.Ref)
-			o.close(b, AttemptRevoked, OK)
-		}
-	}
+	o.enough(w, a, r.Ref)
 	o.update(r.Ref.Index, w.class)
 	if have := w.answerOf(r.Output); have != nil { // another's equal bytes are here
 		o.keep(r.Ref.Index, r.Output, have.size, have.folder)
@@ -85,13 +75,64 @@ func (o *Origin) onReceipt(r Receipt) {
 	}
 }
 
-func (w *work) answeredBy(peer int32) bool {
+// late is a task that takes no more answers.
+type lateTask struct {
+	work   *work
+	result *Result
+}
+
+// assignment finds what a worker speaks of. Without one, it has been answered
+// why; or the task takes no more answers, and is given back as late.
+func (o *Origin) assignment(v Verdict) (w *work, a *attempt, late *lateTask) {
+	if int(v.Ref.Stage) >= len(o.stages) || int(v.Ref.Index) >= len(o.stages[v.Ref.Stage].work) {
+		o.accuse(v, WrongTask)
+		return nil, nil, nil
+	}
+	ph := &o.stages[v.Ref.Stage]
+	w = &ph.work[v.Ref.Index]
+	if w.decided || o.state.Over() || v.Ref.Stage != o.stage {
+		return nil, nil, &lateTask{w, &ph.results[v.Ref.Index]}
+	}
+	l := o.leases[v.Lease]
+	switch {
+	case l == nil:
+		o.reject(v, UnknownLease)
+		return nil, nil, nil
+	case o.peers[l.peer].id != v.Worker:
+		o.accuse(v, NotItsLease)
+		return nil, nil, nil
+	case !slices.Contains(l.items, item{v.Ref.Index, v.Replica}):
+		o.accuse(v, WrongTask)
+		return nil, nil, nil
+	}
+	if a = w.attempt(l, v.Replica); a == nil { // its history was forgotten
+		o.reject(v, UnknownLease)
+		return nil, nil, nil
+	}
+	return w, a, nil
+}
+
+// accuse rejects what no worker that keeps to the rules says. It counts once
+// while the worker is kept away for it.
+func (o *Origin) accuse(v Verdict, why Reason) {
+	o.reject(v, why)
+	p := o.meet(v.Worker)
+	if p == nil || o.now.Before(p.backoff) {
+		return
+	}
+	p.rejected++
+	o.punish(p, 0)
+	o.emit(Blame{Worker: v.Worker, Reason: why})
+}
+
+// enough takes a task from its worker that has answered it under another lease.
+func (o *Origin) enough(w *work, a *attempt, ref Ref) {
 	for i := range w.attempts {
-		if a := &w.attempts[i]; a.peer == peer && a.state == AttemptAnswered {
-			return true
+		if b := &w.attempts[i]; b != a && b.peer == a.peer && b.held() {
+			o.revoke(b.lease, ref)
+			o.close(b, AttemptRevoked, OK)
 		}
 	}
-	return false
 }
 
 func (o *Origin) reject(v Verdict, why Reason) {
@@ -134,27 +175,43 @@ func (o *Origin) measure(p *peer, l *lease, index uint32, a *attempt) {
 	o.pace.served(p.pace() * time.Duration(p.slots))
 }
 
+// condemn makes durable that a worker is blamed for an attempt, and tells it.
+func (o *Origin) condemn(a *attempt, v Verdict, detail string) {
+	p := o.peers[a.peer]
+	p.rejected++
+	o.punish(p, 0)
+	v.Status, v.Reason = Rejected, a.reason
+	o.emit(Record{Attempt: Attempt{Ref: v.Ref, Replica: a.replica, Lease: a.lease.id, Worker: p.id, Reason: a.reason, Detail: clip(detail)}, Verdict: v})
+}
+
 // note makes an attempt's end durable, then answers it.
-func (o *Origin) note(r Receipt, p *peer, why Reason, v Verdict) {
-	v.Status, v.Reason = Rejected, why
+func (o *Origin) note(r Receipt, p *peer, v Verdict) {
+	v.Status, v.Reason = Rejected, r.Reason
 	o.emit(Record{Attempt: Attempt{Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: p.id,
-		Reason: why, Detail: clip(r.Detail)}, Verdict: v})
+		Reason: r.Reason, Detail: clip(r.Detail)}, Verdict: v})
 }
 
 // onFailure judges a receipt that says the run failed. The program's failures
 // count against the job's retries; the worker's only keep it away for a while.
 func (o *Origin) onFailure(r Receipt, p *peer, w *work, a *attempt, v Verdict) {
-	o.close(a, AttemptFailed, r.Reason)
+	o.settle(r.Ref.Index, a, AttemptFailed, r.Reason)
 	w.releases++
 	o.releases++
 	p.failed++
-	o.note(r, p, r.Reason, v)
+	o.note(r, p, v)
 	if r.Reason >= WorkerBusy {
 		p.refused = r.Reason
+		if r.Reason == WorkerFault && w.faults < 255 {
+			w.faults++
+		}
 		if o.lastFault = r.Reason.String(); r.Detail != "" {
 			o.lastFault += ": " + strings.ToValidUTF8(r.Detail[:min(len(r.Detail), 300)], "")
 		}
-		o.punish(p, 0)
+		if r.Reason == WorkerFull { // no fault: all that it had in hand comes back at once
+			o.rest(p, fullPause)
+		} else {
+			o.punish(p, 0)
+		}
 		o.update(r.Ref.Index, classRelease)
 		return
 	}
@@ -249,6 +306,7 @@ func (o *Origin) keep(index uint32, output CID, size int64, folder bool) {
 		return
 	}
 	o.update(index, w.class)
+	o.ask(index)
 }
 
 func (w *work) hasAnswer(peer int32) bool {
@@ -325,6 +383,9 @@ func (o *Origin) decide(index uint32, output CID) {
 		case a.held():
 			o.revoke(a.lease, ref)
 			o.close(a, AttemptRevoked, OK)
+		case a.promised():
+			o.revoke(a.lease, ref)
+			o.settle(index, a, AttemptRevoked, OK)
 		}
 		o.unlink(a.lease)
 	}
@@ -364,8 +425,11 @@ const holdPause = 5 * time.Second
 
 func (o *Origin) hold(h hold, x *held) {
 	o.holding[h] = x
-	o.emit(Hold{Ref: Ref{o.stage, h.index}, Worker: x.worker, Output: h.output, Inline: x.inline})
+	o.emit(Hold{Ref: Ref{o.stage, h.index}, Worker: x.worker, Output: h.output, Inline: x.inline, Limit: o.limit()})
 }
+
+// limit is how many bytes an output may have.
+func (o *Origin) limit() int64 { return cmp.Or(o.job.Spec.Resources.Output, DefaultOutput) }
 
 // onHoldFailed blames the worker whose bytes are missing and tries the next that
 // gave the same answer. This node's own trouble is no worker's fault.
@@ -375,7 +439,7 @@ func (o *Origin) onHoldFailed(ev HoldFailed) {
 	if x == nil || x.worker != ev.Worker || ev.Ref.Stage != o.stage || o.state != Running {
 		return
 	}
-	if ev.Reason != OutputMissing {
+	if !ev.Reason.Blames() {
 		o.fault = clip(cmp.Or(ev.Detail, ev.Reason.String()))
 		if x.idle = true; len(o.idle) == 0 {
 			o.timers.push(timer{at: o.now.Add(holdPause), kind: timerHold})
@@ -392,13 +456,8 @@ func (o *Origin) onHoldFailed(ev HoldFailed) {
 		switch {
 		case a.state != AttemptAnswered || a.output != ev.Output || w.hasAnswer(a.peer):
 		case p.id == ev.Worker:
-			a.state, a.reason, a.end = AttemptRejected, OutputMissing, o.now
-			p.rejected++
-			o.punish(p, 0)
-			id := a.lease.id
-			o.emit(Record{
-				Attempt: Attempt{Ref: ev.Ref, Replica: a.replica, Lease: id, Worker: p.id, Reason: OutputMissing, Detail: clip(ev.Detail)},
-				Verdict: Verdict{Job: o.job.ID, Ref: ev.Ref, Replica: a.replica, Lease: id, Worker: p.id, Status: Rejected, Reason: OutputMissing}})
+			a.state, a.reason, a.end = AttemptRejected, ev.Reason, o.now
+			o.condemn(a, Verdict{Job: o.job.ID, Ref: ev.Ref, Replica: a.replica, Lease: a.lease.id, Worker: p.id}, ev.Detail)
 		case next == nil:
 			next = &held{worker: p.id}
 		}

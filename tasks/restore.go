@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// RestoreOrigin takes up a job after a restart, from what was durable. Leases
-// that were granted run for MaxLease again from now, because nothing is known
-// of the time in between; after that their tasks are leased again. Those of this
-// node's own worker are leased again at once; what it had done it delivers.
+// RestoreOrigin takes up a job after a restart, from what was durable. Nothing is
+// known of the time in between, so the first Step asks the workers whether they
+// still hold their leases. One that does not is leased again at once; one whose
+// worker is not heard for Rejoin, after that. Those of this node's own worker are
+// leased again at once; what it had done it delivers.
 func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin, error) {
 	o, err := NewOrigin(cfg, job, r.Tasks)
 	if err != nil {
@@ -48,6 +49,9 @@ func RestoreOrigin(cfg OriginConfig, job Job, r Records, now time.Time) (*Origin
 	}
 	for _, g := range r.Grants {
 		o.restoreGrant(g)
+	}
+	for _, c := range r.Commitments {
+		o.restoreCommitment(c)
 	}
 	for _, a := range r.Attempts {
 		o.restoreAttempt(a)
@@ -86,7 +90,7 @@ func (o *Origin) restoreGrant(g GrantRecord) {
 	if p == nil || g.Stage != o.stage || len(g.Replicas) != len(g.Indexes) || o.leases[g.Lease] != nil {
 		return
 	}
-	l := &lease{id: g.Lease, peer: o.index(p), granted: o.now, duration: o.cfg.MaxLease, expires: o.now.Add(o.cfg.MaxLease)}
+	l := &lease{id: g.Lease, peer: o.index(p), granted: o.now, duration: o.cfg.Rejoin, expires: o.now.Add(o.cfg.Rejoin)}
 	for i, index := range g.Indexes {
 		if int(index) >= len(o.stages[o.stage].work) || o.work(index).decided {
 			continue
@@ -112,10 +116,23 @@ func (o *Origin) restoreGrant(g GrantRecord) {
 	}
 	p.holds += uint32(l.open)
 	o.live += l.open
-	l.live = true
+	l.live, l.asked = true, true
 	p.leases = append(p.leases, l)
 	o.leases[l.id] = l
 	o.watch(l)
+}
+
+// askWorkers asks who still holds what was restored.
+func (o *Origin) askWorkers() {
+	for _, p := range o.peers {
+		var held []LeaseID
+		for _, l := range p.leases {
+			held = append(held, l.id)
+		}
+		if len(held) > 0 {
+			o.emit(Renew{Worker: p.id, Leases: held})
+		}
+	}
 }
 
 // sequence is the number in a lease ID of this term.
@@ -131,6 +148,36 @@ func (o *Origin) sequence(id LeaseID) uint64 {
 	return n
 }
 
+// restoreCommitment counts an answer that was committed to. Who is to show theirs
+// is found again by the first Step.
+func (o *Origin) restoreCommitment(c Commitment) {
+	if c.Ref.Stage != o.stage || int(c.Ref.Index) >= len(o.stages[o.stage].work) || o.work(c.Ref.Index).decided {
+		return
+	}
+	w, l := o.work(c.Ref.Index), o.leases[c.Lease]
+	if l == nil || o.peers[l.peer].id != c.Worker {
+		return
+	}
+	a := w.attempt(l, c.Replica)
+	if a == nil || a.promise != nil {
+		return
+	}
+	a.promise = &promise{hash: c.Hash}
+	if w.spokenBy(a) {
+		return
+	}
+	for k := range w.attempts { // it needs not run it again
+		if b := &w.attempts[k]; b != a && b.peer == a.peer && b.held() {
+			o.close(b, AttemptLost, OK)
+		}
+	}
+	p := o.peers[a.peer]
+	if o.close(a, AttemptCommitted, OK); p.promises == nil {
+		p.promises = make(map[uint32]bool)
+	}
+	p.promises[c.Ref.Index] = true
+}
+
 func (o *Origin) restoreAttempt(r Attempt) {
 	if r.Ref.Stage != o.stage || int(r.Ref.Index) >= len(o.stages[o.stage].work) || o.work(r.Ref.Index).decided {
 		return
@@ -140,23 +187,31 @@ func (o *Origin) restoreAttempt(r Attempt) {
 		return
 	}
 	a := w.attempt(l, r.Replica)
-	if a == nil || !a.held() {
+	if a == nil || !a.held() && a.promise == nil {
 		return
 	}
 	p := o.peers[l.peer]
 	switch {
 	case r.Reason == OK:
-		o.close(a, AttemptAnswered, OK)
+		for k := range w.attempts { // an older commitment of the same worker no longer counts
+			if b := &w.attempts[k]; b != a && b.peer == a.peer && b.promised() {
+				o.settle(r.Ref.Index, b, AttemptLost, OK)
+			}
+		}
+		o.settle(r.Ref.Index, a, AttemptAnswered, OK)
 		a.output = r.Output
 		p.answered++
 		w.answers = append(w.answers, answer{peer: l.peer, replica: r.Replica, lease: r.Lease,
 			output: r.Output, size: r.Size, folder: r.Folder})
-	case r.Reason == OutputMissing:
-		o.close(a, AttemptRejected, r.Reason)
+	case r.Reason.Blames():
+		o.settle(r.Ref.Index, a, AttemptRejected, r.Reason)
 		p.rejected++
 	default:
-		o.close(a, AttemptFailed, r.Reason)
+		o.settle(r.Ref.Index, a, AttemptFailed, r.Reason)
 		p.failed++
+		if r.Reason == WorkerFault && w.faults < 255 {
+			w.faults++
+		}
 		if r.Reason < WorkerBusy {
 			w.fails++
 			o.failures++

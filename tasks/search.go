@@ -8,10 +8,12 @@ type search struct {
 	round      uint32 // offers made in this stage
 	radius     time.Duration
 	collecting bool
+	probing    bool      // far peers were asked with the last offer
 	opened     time.Time // of the last window
 	closes     time.Time
 	early      time.Time // when a bid in hand can't be beaten any more
 	again      time.Time // next offer; zero: none is due
+	taken      bool      // somebody else was quicker at a worker that this job's lease went to
 	tries      uint      // offers repeated at one radius
 }
 
@@ -23,6 +25,24 @@ func (s *search) next(o *Origin) time.Time {
 		return earlier(s.closes, s.early)
 	}
 	return s.again
+}
+
+const (
+	kappa       = 0.1                    // seconds that a bid waits a second of its worker's queue
+	probeWindow = 250 * time.Millisecond // for the answers of far peers
+	reachSlack  = 1.3                    // of the radius: who may still find itself inside
+)
+
+// onCame brings the next offer of waiting tasks forward: who came may be able. A
+// second passes between two offers still, however many come.
+func (o *Origin) onCame(id PeerID) {
+	s := &o.search
+	if i, ok := o.byID[id]; ok && !o.peers[i].gone {
+		return // its bid or refusal is known
+	}
+	if o.state == Running && !s.collecting && !s.again.IsZero() {
+		s.again = earlier(s.again, s.opened.Add(o.cfg.Reannounce))
+	}
 }
 
 // full is the widest radius of the job's offers.
@@ -37,7 +57,11 @@ func (o *Origin) window() time.Duration {
 	if o.cfg.Window > 0 {
 		return o.cfg.Window
 	}
-	return min(100*time.Millisecond+2*o.search.radius, 600*time.Millisecond)
+	w := 50*time.Millisecond + 2*o.search.radius
+	if o.search.probing {
+		w = max(w, probeWindow)
+	}
+	return min(w, 600*time.Millisecond)
 }
 
 // seek moves the search and hands out work, at the end of every Step.
@@ -57,10 +81,13 @@ func (o *Origin) seek() {
 		o.closeWindow()
 	case s.collecting && !s.early.IsZero() && !o.now.Before(s.early):
 		o.dirty = true
+	case !s.collecting && s.taken && o.queue.n > 0 && o.poor():
+		o.widen()
 	case !s.collecting && !s.again.IsZero() && !o.now.Before(s.again) && o.queue.n > 0:
 		o.announce(s.radius >= o.full())
 		s.tries++
 	}
+	s.taken = false
 	o.assign()
 	if o.queue.n == 0 {
 		s.again, s.early = time.Time{}, time.Time{}
@@ -76,6 +103,7 @@ func (o *Origin) seek() {
 // announce opens a window with a new offer.
 func (o *Origin) announce(probe bool) {
 	s := &o.search
+	s.probing = probe && o.cfg.Probes > 0
 	offer := Offer{Job: o.job.ID, Term: o.job.Term, Origin: o.cfg.Self, Kind: o.job.Spec.Kind,
 		Program: o.job.Spec.Program, Needs: o.job.Spec.Resources, Waiting: uint32(o.queue.n),
 		Replicas: max(o.job.Spec.Verify.Replicas, 1), Round: s.round, MaxRTT: o.job.Spec.Locality.MaxRTT,
@@ -91,7 +119,7 @@ func (o *Origin) announce(probe bool) {
 	s.collecting, s.opened, s.closes = true, o.now, o.now.Add(offer.Window)
 	s.again, s.early = time.Time{}, time.Time{}
 	o.emit(Announce{offer})
-	if probe && o.cfg.Probes > 0 {
+	if s.probing {
 		o.emit(Probe{N: o.cfg.Probes, Offer: offer})
 	}
 	o.dirty = true
@@ -115,6 +143,12 @@ func (o *Origin) closeWindow() {
 	if slots, peers, _ = o.able(false); o.queue.n > 0 && !wide && o.short(slots, peers) {
 		o.widen()
 	}
+}
+
+// poor reports whether a wider search would take less time than who is free now.
+func (o *Origin) poor() bool {
+	_, _, best := o.able(true)
+	return best > o.search.radius+o.window()
 }
 
 // short reports whether the job could use more workers than it has.

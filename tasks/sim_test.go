@@ -2,6 +2,7 @@ package tasks_test
 
 import (
 	"container/heap"
+	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -47,6 +48,7 @@ type sim struct {
 	onStep  func()
 
 	starts   map[tasks.Ref]int
+	blamed   map[tasks.PeerID][]tasks.Reason
 	events   int
 	grants   int
 	messages int
@@ -65,7 +67,22 @@ type simNode struct {
 	dead  bool
 	epoch int
 	wake  time.Time
-	inFly map[string]int // runs under way, by key
+	inFly map[string]int                    // runs under way, by key
+	cheat func([]tasks.Event) []tasks.Event // what it says in place of what it should
+}
+
+// commitment is the hash of a receipt with a nonce that its worker alone knows.
+func commitment(r tasks.Receipt) tasks.Commitment {
+	return tasks.Commitment{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker,
+		Hash: sha256.Sum256(fmt.Appendf(nil, "%v nonce of %s", r, r.Worker))}
+}
+
+func receiptIn(r tasks.Receipt, committed bool) tasks.ReceiptIn {
+	if !committed {
+		return tasks.ReceiptIn{Receipt: r}
+	}
+	h := commitment(r).Hash
+	return tasks.ReceiptIn{Receipt: r, Opens: &h}
 }
 
 type simEvent struct {
@@ -103,7 +120,7 @@ func spec(replicas uint32, reduce bool) tasks.Spec {
 }
 
 func newSim(t tb, seed uint64, s tasks.Spec, count int) *sim {
-	m := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: epochStart, began: epochStart, spec: s, starts: make(map[tasks.Ref]int)}
+	m := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: epochStart, began: epochStart, spec: s, starts: make(map[tasks.Ref]int), blamed: make(map[tasks.PeerID][]tasks.Reason)}
 	m.job = tasks.Job{ID: "job", Spec: s, Submitter: "user", Term: 1}
 	m.cfg = tasks.OriginConfig{Self: "origin", Judge: verify.Decide, Rand: m.rng}
 	for i := range count {
@@ -159,6 +176,9 @@ func (m *sim) run(limit time.Duration) {
 		e := heap.Pop(&m.queue).(simEvent)
 		m.now = e.at
 		e.do()
+	}
+	if m.finished.IsZero() {
+		m.now = end
 	}
 }
 
@@ -250,6 +270,9 @@ func (m *sim) effect(e tasks.Effect) {
 		m.tell(e.Worker, tasks.RevokeIn{Origin: "origin", Job: "job", Lease: e.Lease, Refs: e.Refs}, nil)
 	case tasks.Hold:
 		n, epoch := m.find(e.Worker), m.epoch
+		if e.Limit <= 0 {
+			m.t.Fatal("an output without a limit")
+		}
 		m.after(n.rtt, func() {
 			if m.epoch != epoch {
 				return
@@ -262,7 +285,22 @@ func (m *sim) effect(e tasks.Effect) {
 		})
 	case tasks.Record:
 		m.disk.Attempts = append(m.disk.Attempts, e.Attempt)
+		if e.Attempt.Reason.Blames() {
+			m.blamed[e.Attempt.Worker] = append(m.blamed[e.Attempt.Worker], e.Attempt.Reason)
+		}
 		m.verdicts(e.Verdict)
+	case tasks.Commit:
+		m.disk.Commitments = append(m.disk.Commitments, e.Commitment)
+	case tasks.Reveal:
+		m.tell(e.Worker, tasks.RevealIn{Origin: "origin", Job: "job", Lease: e.Lease, Ref: e.Ref, Replica: e.Replica}, nil)
+		n, epoch := m.find(e.Worker), m.epoch
+		m.after(n.rtt, func() {
+			if m.epoch == epoch && !n.dead {
+				m.step(tasks.RevealTold{Worker: e.Worker, Lease: e.Lease, Ref: e.Ref, Replica: e.Replica})
+			}
+		})
+	case tasks.Blame:
+		m.blamed[e.Worker] = append(m.blamed[e.Worker], e.Reason)
 	case tasks.Decide:
 		for _, r := range m.disk.Results {
 			if r.Ref == e.Result.Ref {
@@ -311,6 +349,7 @@ func (m *sim) restart(pause time.Duration) {
 		}
 		disk := m.disk
 		disk.Grants, disk.Attempts, disk.Results = slices.Clone(disk.Grants), slices.Clone(disk.Attempts), slices.Clone(disk.Results)
+		disk.Commitments = slices.Clone(disk.Commitments)
 		o, err := tasks.RestoreOrigin(m.cfg, m.job, disk, m.now)
 		if err != nil {
 			m.t.Fatal(err)
@@ -422,8 +461,14 @@ func (m *sim) workerEffect(n *simNode, e tasks.WorkerEffect) {
 		})
 	case tasks.Deliver:
 		evs := []tasks.Event{tasks.ReportIn{Report: e.Report, Standing: m.standing(n)}}
-		for _, r := range e.Receipts {
-			evs = append(evs, tasks.ReceiptIn{Receipt: r})
+		for _, r := range e.Commits {
+			evs = append(evs, tasks.CommitIn{Commitment: commitment(r)})
+		}
+		for _, r := range slices.Concat(e.Reveals, e.Receipts) {
+			evs = append(evs, receiptIn(r, m.spec.Verify.Mode == tasks.VerifyQuorum && r.Reason < tasks.WorkerBusy))
+		}
+		if n.cheat != nil {
+			evs = n.cheat(evs)
 		}
 		m.ask(n, evs, func(ok bool) {
 			if ok {

@@ -94,10 +94,17 @@ const (
 	AttemptLost     AttemptState = 7 // its worker went silent or away
 	AttemptRefused  AttemptState = 8 // its worker did not take it
 	AttemptRevoked  AttemptState = 9 // no longer needed
+
+	AttemptCommitted AttemptState = 10 // answered, and not shown before the others have
+	AttemptRevealing AttemptState = 11 // asked to show its answer
 )
 
 func (s AttemptState) String() string {
-	return [...]string{"unknown", "held", "late", "answered", "accepted", "rejected", "failed", "lost", "refused", "revoked"}[min(int(s), 9)]
+	names := [...]string{"unknown", "held", "late", "answered", "accepted", "rejected", "failed", "lost", "refused", "revoked", "committed", "revealing"}
+	if int(s) >= len(names) {
+		return names[0]
+	}
+	return names[s]
 }
 
 // Status tells where the job stands. It costs the number of workers.
@@ -175,7 +182,7 @@ func (o *Origin) Why(now time.Time) []Wait {
 	}
 	ph := &o.stages[o.stage]
 	if leased := len(ph.tasks) - int(ph.decided) - o.queue.n; leased > 0 {
-		list = append(list, o.whyLeased(leased)...)
+		list = append(list, o.whyLeased(now, leased)...)
 	}
 	if o.stage == StageMap && o.job.Spec.Reduce != nil {
 		list = append(list, Wait{Tasks: 1, Text: fmt.Sprintf("the reduce waits for %d map tasks", len(ph.tasks)-int(ph.decided))})
@@ -255,22 +262,48 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 	default:
 		w.Text = fmt.Sprintf("waiting for a worker: %s", peers)
 	}
+	if tasks, times := o.faulty(); tasks > 0 {
+		w.Text += fmt.Sprintf("; %d of these tasks failed by their workers' own fault, up to %d times", tasks, times)
+	}
 	if refusals[WorkerFault] > 0 && o.lastFault != "" {
 		w.Text += "; the last one said: " + o.lastFault
 	}
 	return w
 }
 
-func (o *Origin) whyLeased(leased int) []Wait {
+// faulty counts the waiting tasks that workers failed by their own fault. It
+// looks at the longest-waiting ones only.
+func (o *Origin) faulty() (tasks int, times uint8) {
+	const look = 10_000
+	ph := &o.stages[o.stage]
+	for i := range ph.work[:min(len(ph.work), look)] {
+		if w := &ph.work[i]; w.need > 0 && w.faults > 0 {
+			tasks++
+			times = max(times, w.faults)
+		}
+	}
+	return tasks, times
+}
+
+func (o *Origin) whyLeased(now time.Time, leased int) []Wait {
 	workers, next := 0, time.Time{}
+	var unheard, silent quiet
 	for _, p := range o.peers {
 		if p.holds > 0 {
 			workers++
 		}
 		for _, l := range p.leases {
-			next = earlier(next, l.check)
+			switch last := later(p.heard, l.granted); {
+			case l.asked:
+				unheard.add(p, l, last)
+			case now.Sub(last) > l.duration/2: // it reports three times in that
+				silent.add(p, l, last)
+			default:
+				next = earlier(next, l.check)
+			}
 		}
 	}
+	waiting, asked := o.promisedTasks()
 	stuck := uint32(len(o.idle))
 	fetching := min(uint32(len(o.holding))-stuck, uint32(leased))
 	var list []Wait
@@ -280,12 +313,56 @@ func (o *Origin) whyLeased(leased int) []Wait {
 	if fetching > 0 {
 		list = append(list, Wait{Tasks: fetching, Text: "outputs are being fetched"})
 	}
-	if run := uint32(leased) - min(stuck+fetching, uint32(leased)); run > 0 {
-		text := fmt.Sprintf("running on %d workers", workers)
-		if workers == 1 {
-			text = "running on 1 worker"
+	if waiting > 0 {
+		list = append(list, Wait{Tasks: waiting, Text: "answers are committed to, and shown when as many workers as the quorum needs have committed", Next: next})
+	}
+	if asked > 0 {
+		list = append(list, Wait{Tasks: asked, Text: "answers that were committed to are asked for", Next: o.Next()})
+	}
+	run := uint32(leased) - min(stuck+fetching+waiting+asked, uint32(leased))
+	for _, q := range []struct {
+		quiet
+		text string
+	}{{unheard, "not heard since this node started again"}, {silent, "not heard for " + FormatDuration(now.Sub(silent.since).Round(time.Second))}} {
+		if n := min(q.tasks, run); n > 0 {
+			workers -= len(q.peers)
+			run -= n
+			list = append(list, Wait{Tasks: n, Text: fmt.Sprintf("with %s %s: to be leased to others if it stays so", counted(len(q.peers), "worker"), q.text), Next: q.ends})
 		}
-		list = append(list, Wait{Tasks: run, Text: text, Next: next})
+	}
+	if run > 0 {
+		list = append(list, Wait{Tasks: run, Text: "running on " + counted(max(workers, 1), "worker"), Next: next})
 	}
 	return list
+}
+
+// quiet are workers that hold tasks and are not heard.
+type quiet struct {
+	tasks uint32
+	peers map[*peer]bool
+	since time.Time // the last word of the one that is silent for the longest
+	ends  time.Time // the first of their leases
+}
+
+func (q *quiet) add(p *peer, l *lease, last time.Time) {
+	if q.peers == nil {
+		q.peers = map[*peer]bool{}
+	}
+	q.peers[p] = true
+	q.tasks += uint32(l.open)
+	q.since, q.ends = earlier(q.since, last), earlier(q.ends, l.expires)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

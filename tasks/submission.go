@@ -57,10 +57,11 @@ type TellAnswered struct {
 type PublishAnswered struct{ Notice Notice }
 
 // AskAgain tells an origin that its answer could not be taken now, so that it
-// delivers it again later.
+// delivers it again later. Reason is StaleTerm while another holds the job.
 type AskAgain struct {
 	To     PeerID
 	Job    JobID
+	Reason Reason
 	Detail string
 }
 
@@ -124,7 +125,7 @@ func (s *Submission) Step(now time.Time, ev SubmissionEvent) []SubmissionEffect 
 	switch ev := ev.(type) {
 	case OriginHeard:
 		n := ev.Notice
-		if n.Job == s.job && n.Kind == NoticeOrigin && n.Term >= s.term {
+		if n.Job == s.job && n.Kind == NoticeOrigin && s.leads(n.From, n.Term) {
 			s.origin, s.term, s.heard, s.quiet = n.From, n.Term, now, 0
 			s.due = now.Add(s.cfg.Lapse)
 		}
@@ -162,16 +163,37 @@ func (s *Submission) publish() {
 	s.emit(PublishSubmission{Attempt: s.attempts})
 }
 
+// leads reports whether an origin holds the job as far as this node knows: at the
+// highest term heard, and at the same term the nearest, as the hosts settle it
+// among themselves. One that falls silent holds it no longer.
+func (s *Submission) leads(from PeerID, term uint64) bool {
+	switch {
+	case term > s.term:
+		return term-s.term <= maxJump
+	case s.origin == "", s.now.Sub(s.heard) > s.cfg.Lapse:
+		return true
+	case term == s.term:
+		return from == s.origin || nearer(from, s.origin, s.job)
+	}
+	return false
+}
+
+// Holder is the job's origin as far as this node heard, and its term; "" when it
+// heard none.
+func (s *Submission) Holder() (PeerID, uint64) { return s.origin, s.term }
+
 func (s *Submission) onAnswer(a JobAnswer) {
 	switch {
 	case a.Job != s.job || !a.State.Over() || a.State > Cancelled || (a.State == Done && a.Output == ""):
-		s.emit(AskAgain{To: a.Origin, Job: a.Job, Detail: "not an answer to this job"})
+		s.emit(AskAgain{To: a.Origin, Job: a.Job, Reason: BadReceipt, Detail: "not an answer to this job"})
 	case s.accepted != nil:
 		s.emit(TellAnswered{To: a.Origin, Job: s.job, Accepted: *s.accepted == a})
 	case a.Reason == StaleTerm:
 		s.emit(TellAnswered{To: a.Origin, Job: s.job}) // its successor answers
+	case a.Origin != s.cfg.Self && !s.leads(a.Origin, a.Term):
+		s.emit(AskAgain{To: a.Origin, Job: s.job, Reason: StaleTerm, Detail: fmt.Sprintf("%s holds the job at term %d", s.origin, s.term)})
 	case s.fetching != nil:
-		s.emit(AskAgain{To: a.Origin, Job: s.job, Detail: "another answer is being fetched"})
+		s.emit(AskAgain{To: a.Origin, Job: s.job, Reason: OriginBusy, Detail: "another answer is being fetched"})
 	case a.State == Done:
 		s.fetching = &a
 		s.emit(KeepOutput{a})
@@ -187,7 +209,7 @@ func (s *Submission) onKept(ev OutputKept) {
 	s.fetching = nil
 	if !ev.OK {
 		s.trouble = clip(ev.Detail)
-		s.emit(AskAgain{To: ev.Answer.Origin, Job: s.job, Detail: s.trouble})
+		s.emit(AskAgain{To: ev.Answer.Origin, Job: s.job, Reason: OriginBusy, Detail: s.trouble})
 		return
 	}
 	s.accept(ev.Answer)

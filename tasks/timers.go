@@ -12,6 +12,7 @@ type timer struct {
 	at    time.Time
 	kind  timerKind
 	index uint32
+	stage Stage // of timerRequeue and timerReveal
 	lease *lease
 }
 
@@ -24,6 +25,7 @@ const (
 	timerAssemble                  // try again
 	timerHold                      // try to store outputs again
 	timerTail                      // look whether the queue is still empty
+	timerReveal                    // look for what a task's workers were to show
 )
 
 func (t *timers) push(x timer) {
@@ -85,8 +87,14 @@ func (o *Origin) expire() {
 				o.look(t.lease)
 			}
 		case timerRequeue:
-			if int(t.index) < len(o.stages[o.stage].work) && o.queue.has(t.index) {
-				o.update(t.index, o.work(t.index).class)
+			if t.stage != o.stage {
+				break
+			}
+			if w := o.work(t.index); t.at.Equal(w.again) {
+				w.again = time.Time{}
+				if o.queue.has(t.index) {
+					o.update(t.index, w.class)
+				}
 			}
 		case timerBackoff:
 			o.dirty, o.hint = true, nil
@@ -94,6 +102,10 @@ func (o *Origin) expire() {
 			o.holdAgain()
 		case timerTail:
 			o.tail = false
+		case timerReveal:
+			if int(t.index) < len(o.stages[o.stage].work) && t.stage == o.stage {
+				o.askAgain(t.index)
+			}
 		case timerAssemble:
 			if o.state == Assembling && !o.assembling {
 				o.assemble()

@@ -16,7 +16,7 @@ func (s *script) workerCommand(name string, a args) {
 			Offer: tasks.Offer{Job: job, Origin: origin, Program: "p", Needs: needs, MaxRTT: a.dur("maxrtt")}})
 	case "lease":
 		l := tasks.Lease{ID: lease, Job: job, Origin: origin, Worker: tasks.PeerID(a.str("for", "me")), Program: "p",
-			Needs: needs, Duration: 6 * time.Second, Grace: time.Minute, Tasks: 100}
+			Needs: needs, Duration: 6 * time.Second, Grace: time.Minute, Tasks: 100, Commit: a.has("commit")}
 		first := a.num("task", 0)
 		for i := range a.num("n", 1) {
 			l.Assignments = append(l.Assignments, tasks.Assignment{Task: tasks.Task{Ref: tasks.Ref{Index: uint32(first + i)}}})
@@ -39,8 +39,10 @@ func (s *script) workerCommand(name string, a args) {
 	case "verdict":
 		s.workerStep(tasks.VerdictsIn{Origin: origin, Verdicts: []tasks.Verdict{{Job: job, Ref: ref, Lease: lease, Worker: "me",
 			Status: tasks.VerdictStatus(a.num("status", uint64(tasks.Accepted))), Reason: tasks.Reason(a.num("reason", 0))}}})
+	case "reveal":
+		s.workerStep(tasks.RevealIn{Origin: origin, Job: job, Lease: lease, Ref: ref})
 	case "delivered":
-		s.workerStep(tasks.Delivered{Origin: origin, Job: job})
+		s.workerStep(tasks.Delivered{Origin: origin, Job: job, Unkept: a.has("unkept")})
 	case "undelivered":
 		s.workerStep(tasks.DeliverFailed{Origin: origin, Job: job, Reason: tasks.Reason(a.num("reason", 0)), RetryAfter: a.dur("retry")})
 	case "seen":
@@ -75,6 +77,12 @@ func (s *script) workerStep(ev tasks.WorkerEvent) {
 			s.printf("stop %s %s", e.Lease, refText(e.Ref))
 		case tasks.Deliver:
 			s.printf("deliver to %s: held %v, running %d, want %d, queue %v", e.To, e.Report.Held, len(e.Report.Running), e.Report.Want, e.Report.Queue.Round(time.Millisecond))
+			for _, r := range e.Commits {
+				s.printf("  commit %s %s", r.Lease, refText(r.Ref))
+			}
+			for _, r := range e.Reveals {
+				s.printf("  reveal %s %s: %v %s", r.Lease, refText(r.Ref), r.Reason, r.Output)
+			}
 			for _, r := range e.Receipts {
 				s.printf("  receipt %s %s: %v %s %s", r.Lease, refText(r.Ref), r.Reason, r.Output, r.Log)
 			}

@@ -1,6 +1,7 @@
 package tasks_test
 
 import (
+	"crypto/sha256"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -282,11 +283,23 @@ func (s *script) originCommand(name string, a args) {
 				r.Inline = []byte(out)
 			}
 		}
-		s.originStep(tasks.ReceiptIn{Receipt: r})
+		in := tasks.ReceiptIn{Receipt: r}
+		if a.has("reveal") { // what it hashes to
+			h := tasks.Hash(sha256.Sum256([]byte(a.str("reveal", ""))))
+			in.Opens = &h
+		}
+		s.originStep(in)
+	case "commit":
+		s.originStep(tasks.CommitIn{Commitment: tasks.Commitment{Job: "job", Ref: ref, Replica: uint32(a.num("replica", 0)), Lease: lease, Worker: w,
+			Hash: sha256.Sum256([]byte(a.str("hash", "")))}})
+	case "told":
+		s.originStep(tasks.RevealTold{Worker: w, Lease: lease, Ref: ref, Replica: uint32(a.num("replica", 0))})
 	case "held":
 		s.originStep(tasks.HeldOutput{Ref: ref, Worker: w, Output: out, Size: 1})
 	case "unheld":
 		s.originStep(tasks.HoldFailed{Ref: ref, Worker: w, Output: out, Reason: reason})
+	case "came":
+		s.originStep(tasks.PeerCame{Worker: w})
 	case "gone":
 		s.originStep(tasks.PeerGone{Worker: w})
 	case "cancel":
@@ -344,6 +357,13 @@ func (s *script) originStep(ev tasks.Event) {
 		case tasks.Record:
 			s.disk.Attempts = append(s.disk.Attempts, e.Attempt)
 			s.printf("record %s %v; tell %s", refText(e.Attempt.Ref), e.Attempt.Reason, verdictText(e.Verdict))
+		case tasks.Commit:
+			s.disk.Commitments = append(s.disk.Commitments, e.Commitment)
+			s.printf("keep the commitment of %s to %s", e.Commitment.Worker, refText(e.Commitment.Ref))
+		case tasks.Reveal:
+			s.printf("ask %s %s to show %s", e.Worker, e.Lease, refText(e.Ref))
+		case tasks.Blame:
+			s.printf("blame %s: %v", e.Worker, e.Reason)
 		case tasks.Decide:
 			s.disk.Results = append(s.disk.Results, e.Result)
 			s.printf("decide %s = %s by %v", refText(e.Result.Ref), e.Result.Output, e.Result.Workers)

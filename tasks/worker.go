@@ -19,7 +19,7 @@ type WorkerConfig struct {
 	Kappa       float64       // seconds of bid delay a second of queue; 0.1
 	MaxBidDelay time.Duration // 1 s
 	Heartbeat   time.Duration // at the most between reports; 5 s
-	Flush       time.Duration // at the least between deliveries to one job; 20 ms
+	Flush       time.Duration // at the least between deliveries to one job; 50 ms: they are signed, kept and judged together
 	MaxReceipts uint32        // without a verdict; above it nothing starts; 4096
 	MaxLog      int           // bytes of log in a receipt; 16 KiB
 	MaxJobs     int           // jobs served at once; 64
@@ -34,7 +34,7 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	fill(&c.Kappa, 0.1)
 	fill(&c.MaxBidDelay, time.Second)
 	fill(&c.Heartbeat, 5*time.Second)
-	fill(&c.Flush, 20*time.Millisecond)
+	fill(&c.Flush, 50*time.Millisecond)
 	fill(&c.MaxReceipts, 4096)
 	fill(&c.MaxLog, 16<<10)
 	fill(&c.MaxJobs, 64)
@@ -63,6 +63,8 @@ type Worker struct {
 	cfg    WorkerConfig
 	limits SetLimits
 	offers []pendingBid // in the order they came
+	missed []missed     // offers heard while paused or too small, oldest first
+	bids   []told       // that no lease came for yet, oldest first
 	jobs   []*served    // in the order they came; tasks start in turn
 	turn   int
 	speeds map[CID]*speed
@@ -114,8 +116,10 @@ type run struct {
 	stopped bool // nobody wants it: its end is not told
 	started time.Time
 	receipt Receipt
-	sent    time.Time // last delivery of the receipt; zero: never
+	sent    time.Time // last delivery of the receipt, or of the commitment to it; zero: never
 	pending bool      // the origin has it and has not judged
+	commit  bool      // the receipt is committed to, and shown when asked
+	asked   bool      // to show it
 }
 
 type runState uint8
@@ -129,8 +133,9 @@ const (
 
 // speed is how long one task of a program takes here.
 type speed struct {
-	mean time.Duration
-	used time.Time
+	mean   time.Duration
+	spread time.Duration // mean distance from mean
+	used   time.Time
 }
 
 const maxSpeeds = 256
@@ -152,6 +157,7 @@ func (w *Worker) Step(now time.Time, ev WorkerEvent) []WorkerEffect {
 	w.now, w.out = now, nil
 	if w.limits.Paused && !w.limits.Until.IsZero() && !now.Before(w.limits.Until) {
 		w.limits.Paused, w.limits.Until = false, time.Time{}
+		w.reconsider()
 	}
 	switch ev := ev.(type) {
 	case OfferIn:
@@ -161,9 +167,9 @@ func (w *Worker) Step(now time.Time, ev WorkerEvent) []WorkerEffect {
 	case RevokeIn:
 		w.onRevoke(ev)
 	case RenewIn:
-		if s := w.find(ev.Origin, ev.Job); s != nil {
-			s.heard = now
-		}
+		w.onRenew(ev)
+	case RevealIn:
+		w.onReveal(ev)
 	case VerdictsIn:
 		w.onVerdicts(ev)
 	case Ran:

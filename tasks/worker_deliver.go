@@ -54,7 +54,9 @@ func (w *Worker) deliver() {
 				report.Running = append(report.Running, r.task.Ref)
 			}
 		}
-		w.emit(Deliver{To: s.origin, Report: report, Receipts: w.receipts(s)})
+		d := Deliver{To: s.origin, Report: report}
+		w.load(s, &d)
+		w.emit(d)
 	}
 }
 
@@ -65,10 +67,9 @@ func (l *granted) live() bool {
 	return slices.ContainsFunc(l.runs, func(r *run) bool { return r.state != runOwed || !r.pending })
 }
 
-// receipts picks what the origin has not judged, new ones first by age.
-func (w *Worker) receipts(s *served) []Receipt {
-	var list []Receipt
-	size := 0
+// load picks what the origin has not judged, by age.
+func (w *Worker) load(s *served, d *Deliver) {
+	n, size := 0, 0
 	s.sent = s.sent[:0]
 	for _, r := range s.owed {
 		wait := resend
@@ -78,21 +79,27 @@ func (w *Worker) receipts(s *served) []Receipt {
 		if !r.sent.IsZero() && w.now.Sub(r.sent) < wait {
 			continue
 		}
-		n := len(r.receipt.Inline) + len(r.receipt.Log)
-		if len(list) > 0 && (len(list) == maxDelivery || size+n > maxDeliveryBytes) {
+		bytes := len(r.receipt.Inline) + len(r.receipt.Log)
+		if n > 0 && (n == maxDelivery || size+bytes > maxDeliveryBytes) {
 			w.deliverBy(s, w.now) // the rest right after
 			break
 		}
-		size += n
-		list = append(list, r.receipt)
+		n, size = n+1, size+bytes
+		switch {
+		case !r.commit:
+			d.Receipts = append(d.Receipts, r.receipt)
+		case r.asked:
+			d.Reveals = append(d.Reveals, r.receipt)
+		default:
+			d.Commits = append(d.Commits, r.receipt)
+		}
 		s.sent = append(s.sent, r)
 	}
-	return list
 }
 
 // want is how many more tasks of a job this node would take now.
 func (w *Worker) want(s *served) uint32 {
-	if w.limits.Paused || len(s.leases) == 0 || w.owed >= w.cfg.MaxReceipts {
+	if w.limits.Paused || w.limits.Full || len(s.leases) == 0 || w.owed >= w.cfg.MaxReceipts {
 		return 0
 	}
 	l := &s.leases[len(s.leases)-1].lease
@@ -116,7 +123,9 @@ func (w *Worker) onDelivered(ev Delivered) {
 	}
 	s.out, s.tries, s.heard = false, 0, w.now
 	for _, r := range s.sent {
-		r.sent = w.now
+		if !ev.Unkept || !r.commit || r.asked {
+			r.sent = w.now
+		}
 	}
 	s.sent = s.sent[:0]
 	w.deliverBy(s, w.now.Add(s.beat))
@@ -136,6 +145,31 @@ func (w *Worker) onDeliverFailed(ev DeliverFailed) {
 	wait += time.Duration(w.cfg.Rand.Int64N(int64(wait)/4 + 1))
 	s.tries++
 	s.due = w.now.Add(max(wait, min(ev.RetryAfter, 10*time.Minute)))
+}
+
+// onReveal: the answer is shown at once. One that is on its way as a commitment is
+// sent again.
+func (w *Worker) onReveal(ev RevealIn) {
+	s := w.find(ev.Origin, ev.Job)
+	if s == nil {
+		return
+	}
+	s.heard = w.now
+	l := s.lease(ev.Lease)
+	if l == nil {
+		return
+	}
+	r := l.run(ev.Ref, ev.Replica)
+	if r == nil || r.state != runOwed || !r.commit {
+		return
+	}
+	if r.asked && slices.Contains(s.sent, r) {
+		return // on its way
+	}
+	r.asked, r.pending, r.sent = true, false, time.Time{}
+	s.sent = slices.DeleteFunc(s.sent, func(x *run) bool { return x == r })
+	s.tries, s.due = 0, time.Time{}
+	w.deliverBy(s, w.now)
 }
 
 // onSeen: an origin that is back may have forgotten what it did not judge.

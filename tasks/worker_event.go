@@ -27,11 +27,21 @@ type RevokeIn struct {
 	Refs   []Ref
 }
 
-// RenewIn is an origin's Renew.
+// RenewIn is an origin's Renew. Each lease that is not held here is refused in
+// the same Step, as UnknownLease.
 type RenewIn struct {
 	Origin PeerID
 	Job    JobID
 	Leases []LeaseID
+}
+
+// RevealIn is an origin's Reveal.
+type RevealIn struct {
+	Origin  PeerID
+	Job     JobID
+	Lease   LeaseID
+	Ref     Ref
+	Replica uint32
 }
 
 // VerdictsIn are an origin's verdicts on this node's receipts.
@@ -52,10 +62,12 @@ type Ran struct {
 }
 
 // Delivered answers Deliver: the origin has it. What it replied is fed first,
-// as LeaseIn, RevokeIn, RenewIn and VerdictsIn.
+// as LeaseIn, RevokeIn, RenewIn, RevealIn and VerdictsIn. Unkept says that the
+// commitments could not be made durable, and were not sent.
 type Delivered struct {
 	Origin PeerID
 	Job    JobID
+	Unkept bool
 }
 
 // DeliverFailed answers Deliver: the origin could not be reached, or refused.
@@ -74,6 +86,7 @@ type OriginSeen struct{ Origin PeerID }
 type SetLimits struct {
 	Slots  uint32 // tasks at once, of one core each
 	Memory int64  // bytes for all that run; 0: no bound
+	Full   bool   // no room on the disk: nothing is taken or started
 	Paused bool
 	Until  time.Time // end of the pause by the machine's clock; zero: until told
 }
@@ -86,6 +99,7 @@ func (OfferIn) workerEvent()       {}
 func (LeaseIn) workerEvent()       {}
 func (RevokeIn) workerEvent()      {}
 func (RenewIn) workerEvent()       {}
+func (RevealIn) workerEvent()      {}
 func (VerdictsIn) workerEvent()    {}
 func (Ran) workerEvent()           {}
 func (Delivered) workerEvent()     {}
@@ -95,8 +109,8 @@ func (SetLimits) workerEvent()     {}
 func (WorkerTick) workerEvent()    {}
 
 // WorkerEffect is what the shell of a Worker must do, in the order given.
-// Nothing a worker does needs to be durable: an origin leases again what a
-// worker forgot.
+// Nothing a worker does needs to be durable, since an origin leases again what a
+// worker forgot; except what it committed to.
 type WorkerEffect interface{ workerEffect() }
 
 // SendBid answers an offer.
@@ -105,7 +119,7 @@ type SendBid struct {
 	Bid Bid
 }
 
-// Refuse answers a probe (no Lease) or a lease with a numbered reason.
+// Refuse answers a probe (no Lease), a lease or a renewal with a numbered reason.
 type Refuse struct {
 	To         PeerID
 	Job        JobID
@@ -139,9 +153,14 @@ type Stop struct {
 // Deliver sends a heartbeat and the receipts that have no verdict yet, in one
 // message. The shell answers with Delivered or DeliverFailed, once; there is at
 // most one outstanding a job.
+//
+// Of Commits it sends the hashes alone, each made with a nonce of 32 bytes that it
+// drew once; receipt and nonce are durable before. Reveals go with their nonces.
 type Deliver struct {
 	To       PeerID
 	Report   Report
+	Commits  []Receipt
+	Reveals  []Receipt
 	Receipts []Receipt
 }
 

@@ -12,6 +12,60 @@ type pendingBid struct {
 	due   time.Time
 }
 
+// missed is an offer that this node would have bid for with other limits.
+type missed struct {
+	offer OfferIn
+	at    time.Time
+}
+
+// missedLife is how long such an offer is worth a bid: its job, if it still
+// waits, is offered again within a minute.
+const missedLife = time.Minute
+
+func (w *Worker) miss(ev OfferIn) {
+	w.missed = slices.DeleteFunc(w.missed, func(m missed) bool {
+		return m.offer.Offer.Job == ev.Offer.Job && m.offer.Offer.Origin == ev.Offer.Origin
+	})
+	if len(w.missed) >= w.cfg.MaxOffers {
+		w.missed = slices.Delete(w.missed, 0, 1)
+	}
+	w.missed = append(w.missed, missed{ev, w.now})
+}
+
+// reconsider takes missed offers again after the limits have changed, so that
+// jobs that wait for this node need not wait for their next offer.
+func (w *Worker) reconsider() {
+	list := w.missed
+	w.missed = nil
+	for _, m := range list {
+		if w.now.Sub(m.at) < missedLife {
+			w.onOffer(m.offer)
+		}
+	}
+}
+
+// told is what a bid said of the wait.
+type told struct {
+	origin PeerID
+	job    JobID
+	wait   time.Duration
+}
+
+// maxLater is how much later than its bid said a worker may begin: about what it
+// costs the origin to find another one.
+const maxLater = 250 * time.Millisecond
+
+// promised forgets a bid, and gives the wait that it told of.
+func (w *Worker) promised(origin PeerID, job JobID) (wait time.Duration, ok bool) {
+	i := slices.IndexFunc(w.bids, func(p told) bool { return p.job == job && p.origin == origin })
+	if i < 0 {
+		return 0, false
+	}
+	wait = w.bids[i].wait
+	w.bids = slices.Delete(w.bids, i, i+1)
+	return wait, true
+}
+
 // cores is how many slots a task takes.
 func cores(r Resources) uint32 {
 	if !(r.CPU > 1) { // not NaN either
@@ -29,6 +83,8 @@ func (w *Worker) unfit(r Resources) (Reason, time.Duration) {
 			again = w.limits.Until.Sub(w.now)
 		}
 		return WorkerPaused, again
+	case w.limits.Full:
+		return WorkerFull, fullPause
 	case cores(r) > w.limits.Slots || (w.limits.Memory > 0 && r.Memory > w.limits.Memory):
 		return WorkerLacks, 10 * time.Minute
 	case w.queued >= w.cfg.MaxQueue || wait > w.cfg.QueueTime || w.owed >= w.cfg.MaxReceipts:
@@ -45,6 +101,9 @@ func (w *Worker) onOffer(ev OfferIn) {
 		}
 	}
 	if why != OK {
+		if ev.Able == OK && (why == WorkerPaused || why == WorkerFull || why == WorkerLacks) {
+			w.miss(OfferIn{Offer: ev.Offer, RTT: ev.RTT, Cached: ev.Cached})
+		}
 		if ev.Probe {
 			w.emit(Refuse{To: ev.Offer.Origin, Job: ev.Offer.Job, Reason: why, RetryAfter: again})
 		}
@@ -97,6 +156,11 @@ func (w *Worker) bidOn(ev OfferIn) Bid {
 	if idle := w.limits.Slots - min(w.slots, w.limits.Slots); idle >= each && w.queued == 0 {
 		bid.Slots = idle / each
 	}
+	w.promised(ev.Offer.Origin, ev.Offer.Job)
+	if len(w.bids) >= w.cfg.MaxOffers {
+		w.bids = slices.Delete(w.bids, 0, 1)
+	}
+	w.bids = append(w.bids, told{ev.Offer.Origin, ev.Offer.Job, bid.Queue})
 	if s := w.speeds[ev.Offer.Program]; s != nil {
 		bid.Speed = float64(max(w.limits.Slots/each, 1)) / s.mean.Seconds()
 	}
@@ -109,6 +173,17 @@ func (w *Worker) service(program CID) time.Duration {
 		return s.mean
 	}
 	return time.Second
+}
+
+// left predicts how much longer a task runs. What runs long already goes on for
+// about as long as its program's tasks differ: the exponential ones, for which
+// every moment is as good as the first, for three quarters of their mean.
+func (w *Worker) left(r *run) time.Duration {
+	each, spread := time.Second, time.Second/2
+	if s := w.speeds[r.lease.lease.Program]; s != nil {
+		each, spread = s.mean, s.spread
+	}
+	return max(each-w.now.Sub(r.started), spread, each/8)
 }
 
 // learn notes how long one task took.
@@ -124,9 +199,10 @@ func (w *Worker) learn(program CID, took time.Duration) {
 			}
 			delete(w.speeds, oldest)
 		}
-		s = &speed{mean: took}
+		s = &speed{mean: took, spread: took / 2}
 		w.speeds[program] = s
 	}
+	s.spread += ((took - s.mean).Abs() - s.spread) / 4
 	s.mean = max(s.mean+(took-s.mean)/4, time.Microsecond)
 	s.used = w.now
 }
@@ -138,8 +214,7 @@ func (w *Worker) wait() time.Duration {
 	}
 	var work time.Duration
 	for _, r := range w.running {
-		each := w.service(r.lease.lease.Program)
-		work += max(each-w.now.Sub(r.started), each/8) * time.Duration(cores(r.lease.lease.Needs))
+		work += w.left(r) * time.Duration(cores(r.lease.lease.Needs))
 	}
 	for _, s := range w.jobs {
 		for _, l := range s.leases {

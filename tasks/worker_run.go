@@ -27,8 +27,15 @@ func (w *Worker) onLease(l Lease) {
 		refuse(WorkerBusy, max(w.wait()/2, time.Second))
 		return
 	}
-	// What was bid for is taken, even when the queue has grown meanwhile: MaxQueue bounds it.
-	if why, again := w.unfit(l.Needs); why == WorkerPaused || why == WorkerLacks {
+	// Others' leases may have come since the bid. Then its origin does better
+	// elsewhere; if it can't, it asks again, and hears of the longer wait.
+	if said, ok := w.promised(l.Origin, l.Job); ok && s == nil {
+		if wait := w.wait(); wait > said+maxLater {
+			refuse(WorkerBusy, wait/2)
+			return
+		}
+	}
+	if why, again := w.unfit(l.Needs); why == WorkerPaused || why == WorkerFull || why == WorkerLacks {
 		refuse(why, again)
 		return
 	}
@@ -56,7 +63,7 @@ func (w *Worker) onLease(l Lease) {
 
 // start fills free slots, one job after the other.
 func (w *Worker) start() {
-	for tried := 0; tried < len(w.jobs) && !w.limits.Paused && w.owed < w.cfg.MaxReceipts; {
+	for tried := 0; tried < len(w.jobs) && !w.limits.Paused && !w.limits.Full && w.owed < w.cfg.MaxReceipts; {
 		w.turn = (w.turn + 1) % len(w.jobs)
 		s := w.jobs[w.turn]
 		if len(s.queue) == 0 || !w.fits(s.queue[0].lease.lease.Needs) {
@@ -132,6 +139,7 @@ func (w *Worker) owe(r *run, out Outcome, runner string) {
 	r.receipt = Receipt{Job: s.job, Ref: r.task.Ref, Replica: r.replica, Lease: r.lease.lease.ID, Worker: w.cfg.Self,
 		Reason: out.Reason, Detail: cut(out.Detail, maxDetail), Output: out.Output, Inline: out.Inline,
 		Log: out.Log, Runner: cut(runner, 64), Usage: out.Usage}
+	r.commit = r.lease.lease.Commit && r.receipt.mustCommit()
 	if extra := len(out.Log) - w.cfg.MaxLog; extra > 0 {
 		r.receipt.Log = out.Log[extra:]
 	}
@@ -193,6 +201,20 @@ func (w *Worker) tidy(s *served) {
 	w.emit(ReleaseJob{Origin: s.origin, Job: s.job})
 }
 
+// onRenew hears of the origin. What it believes to be here and is not, it must
+// know: this process may have started since.
+func (w *Worker) onRenew(ev RenewIn) {
+	s := w.find(ev.Origin, ev.Job)
+	if s != nil {
+		s.heard = w.now
+	}
+	for _, id := range ev.Leases {
+		if s == nil || s.lease(id) == nil {
+			w.emit(Refuse{To: ev.Origin, Job: ev.Job, Lease: id, Reason: UnknownLease})
+		}
+	}
+}
+
 func (w *Worker) onRevoke(ev RevokeIn) {
 	s := w.find(ev.Origin, ev.Job)
 	if s == nil {
@@ -215,7 +237,12 @@ func (w *Worker) onRevoke(ev RevokeIn) {
 func (w *Worker) onLimits(ev SetLimits) {
 	ev.Slots = max(ev.Slots, 1)
 	w.limits = ev
-	if !ev.Paused {
+	why := WorkerPaused
+	if ev.Full {
+		why = WorkerFull
+	}
+	if !ev.Paused && !ev.Full {
+		w.reconsider()
 		return
 	}
 	for _, s := range w.jobs {
@@ -223,7 +250,7 @@ func (w *Worker) onLimits(ev SetLimits) {
 		s.queue = nil
 		for _, r := range queue {
 			w.queued--
-			w.owe(r, Outcome{Reason: WorkerPaused}, "")
+			w.owe(r, Outcome{Reason: why}, "")
 		}
 	}
 }

@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +28,22 @@ type bench struct {
 	machine  *tasks.Worker
 	jobs     map[workKey]*benchJob
 	running  map[runKey]context.CancelFunc
-	kept     map[wire.ReceiptKey]tasks.PeerID // durable, without a verdict of that origin
-	owed     []wire.OwedReceipt               // from before the last start
+	kept     map[wire.ReceiptKey]kept // durable, without a verdict
+	owed     []wire.OwedReceipt       // from before the last start
+	shown    map[wire.ReceiptKey]bool // of owed, those that their origin asked to see
+	wake     chan struct{}            // for those; has room for one
+	settled  wire.Settled             // to be forgotten with the next that are kept
 	fetching map[tasks.Span]chan struct{}
+
+	pins chan struct{}               // has its one token while small outputs are stored or let go; taken before mu
+	let  map[tasks.JobID][]tasks.CID // outputs to let go of after this batch; run's alone
+}
+
+// kept is what is known of a receipt that is on disk.
+type kept struct {
+	origin tasks.PeerID
+	nonce  []byte // of one that is committed to
+	hash   tasks.Hash
 }
 
 // workKey names work: two origins may hold one published job for a while.
@@ -40,9 +54,11 @@ type workKey struct {
 
 // benchJob is what the shell knows of a job that it works for.
 type benchJob struct {
-	grace time.Duration
-	made  map[tasks.CID]bool // outputs that its origin may fetch
-	fresh map[tasks.CID]int  // runs that made them, and that the machine has not heard of
+	grace  time.Duration
+	made   map[tasks.CID]bool       // outputs that its origin may fetch
+	stored map[tasks.CID]bool       // of those, the small ones that are in the store
+	fresh  map[tasks.CID]int        // runs that made them, and that the machine has not heard of
+	here   map[tasks.Span]time.Time // when it was brought
 }
 
 type runKey struct {
@@ -68,7 +84,9 @@ func newBench(s *Service) (*bench, error) {
 		return nil, err
 	}
 	return &bench{s: s, inbox: newInbox[benchEvent](), wall: s.cfg.Now, machine: m, jobs: map[workKey]*benchJob{},
-		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]tasks.PeerID{}, fetching: map[tasks.Span]chan struct{}{}}, nil
+		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]kept{},
+		shown: map[wire.ReceiptKey]bool{}, wake: make(chan struct{}, 1), fetching: map[tasks.Span]chan struct{}{},
+		pins: make(chan struct{}, 1), let: map[tasks.JobID][]tasks.CID{}}, nil
 }
 
 func (b *bench) push(ev tasks.WorkerEvent) { b.inbox.push(benchEvent{ev: ev}) }
@@ -82,6 +100,7 @@ func (b *bench) run(ctx context.Context) {
 		for _, e := range batch {
 			b.step(ctx, e)
 		}
+		b.letAllGo()
 		b.mu.Lock()
 		next.set(b.machine.Next())
 		b.mu.Unlock()
@@ -134,7 +153,7 @@ func (b *bench) note(l tasks.Lease) {
 	k := workKey{l.Origin, l.Job}
 	j := b.jobs[k]
 	if j == nil {
-		j = &benchJob{made: map[tasks.CID]bool{}, fresh: map[tasks.CID]int{}}
+		j = &benchJob{made: map[tasks.CID]bool{}, stored: map[tasks.CID]bool{}, fresh: map[tasks.CID]int{}, here: map[tasks.Span]time.Time{}}
 		b.jobs[k] = j
 	}
 	j.grace = max(j.grace, min(l.Duration+l.Grace, maxGrace))
@@ -176,23 +195,25 @@ func (b *bench) do(ctx context.Context, f tasks.WorkerEffect) {
 		s.crew.spawn(func(ctx context.Context) { b.deliver(ctx, f) })
 	case tasks.ReleaseOutput:
 		if b.letGo(f) {
-			s.crew.spawn(func(ctx context.Context) { b.release(ctx, f.Job, f.Output) })
+			b.let[f.Job] = append(b.let[f.Job], f.Output)
 		}
 	case tasks.ReleaseJob:
 		b.mu.Lock()
 		delete(b.jobs, workKey{f.Origin, f.Job})
 		var gone []wire.ReceiptKey
-		for k, origin := range b.kept {
-			if k.Job == f.Job && origin == f.Origin {
+		for k, x := range b.kept {
+			if k.Job == f.Job && x.origin == f.Origin {
 				gone = append(gone, k)
 				delete(b.kept, k)
 			}
 		}
 		b.mu.Unlock()
 		s.crew.spawn(func(ctx context.Context) {
-			b.settle(ctx, gone)
+			b.settle(ctx, gone, nil, true)
+			b.pins <- struct{}{}
+			defer func() { <-b.pins }()
 			if !b.works(f.Job) {
-				b.release(ctx, f.Job, "")
+				b.release(ctx, f.Job)
 			}
 		})
 	case tasks.Refuse:
@@ -211,6 +232,7 @@ func (b *bench) letGo(f tasks.ReleaseOutput) bool {
 			return false
 		}
 		delete(j.made, f.Output)
+		delete(j.stored, f.Output)
 	}
 	for k, j := range b.jobs {
 		if k.job == f.Job && j.made[f.Output] {
@@ -237,9 +259,39 @@ func (b *bench) works(job tasks.JobID) bool {
 	return false
 }
 
-func (b *bench) release(ctx context.Context, job tasks.JobID, output tasks.CID) {
-	if err := b.s.cfg.Data.ReleaseWork(ctx, job, output); err != nil && ctx.Err() == nil {
-		b.s.log.Warn("work not released", "job", job, "output", output, "err", err)
+// letAllGo lets go of what one batch of events let go of, in one commit a job.
+// Nothing is pinned that was never stored: what is empty, and what failed to be.
+func (b *bench) letAllGo() {
+	for job, outputs := range b.let {
+		b.s.crew.spawn(func(ctx context.Context) {
+			b.pins <- struct{}{}
+			defer func() { <-b.pins }()
+			outputs = slices.DeleteFunc(outputs, func(c tasks.CID) bool { return c == nothing || b.stores(job, c) })
+			if len(outputs) > 0 {
+				b.release(ctx, job, outputs...)
+			}
+		})
+	}
+	clear(b.let)
+}
+
+// stores reports whether an output was stored again for a job since it was let
+// go of.
+func (b *bench) stores(job tasks.JobID, output tasks.CID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k, j := range b.jobs {
+		if k.job == job && j.stored[output] {
+			return true
+		}
+	}
+	return false
+}
+
+// release lets go of outputs; with none named, of all of a job's.
+func (b *bench) release(ctx context.Context, job tasks.JobID, outputs ...tasks.CID) {
+	if err := b.s.cfg.Data.ReleaseWork(ctx, job, outputs...); err != nil && ctx.Err() == nil {
+		b.s.log.Warn("work not released", "job", job, "outputs", len(outputs), "err", err)
 	}
 }
 
@@ -286,17 +338,29 @@ func (b *bench) execute(ctx context.Context, cancel context.CancelFunc, k runKey
 func (b *bench) outcome(ctx context.Context, f tasks.Start) tasks.Outcome {
 	x := f.Execution
 	if err := b.bring(ctx, f.Origin, f.Lease, x); err != nil {
-		reason := tasks.InputUnavailable
+		reason := b.fault(err, tasks.InputUnavailable)
 		if errors.Is(err, ErrBadSpan) {
 			reason = tasks.BadInput
 		}
 		return tasks.Outcome{Reason: reason, Detail: clip(err.Error())}
 	}
 	out, err := b.s.cfg.Runner.Run(ctx, x)
+	if err != nil || out.Reason != tasks.OK {
+		b.doubt(workKey{f.Origin, x.Job})
+	}
 	if err != nil {
-		return tasks.Outcome{Reason: tasks.WorkerFault, Detail: clip(err.Error())}
+		return tasks.Outcome{Reason: b.fault(err, tasks.WorkerFault), Detail: clip(err.Error())}
 	}
 	return bounded(out)
+}
+
+// fault names the reason of this node's own failure. A child process that had no
+// room says so in words only.
+func (b *bench) fault(err error, otherwise tasks.Reason) tasks.Reason {
+	if b.s.cfg.Full(err) || b.s.cfg.Room(context.Background()) != nil {
+		return tasks.WorkerFull
+	}
+	return otherwise
 }
 
 // bounded keeps an outcome within what a receipt carries.
@@ -319,6 +383,11 @@ func (b *bench) bring(ctx context.Context, origin tasks.PeerID, lease tasks.Leas
 	if origin == b.s.self {
 		return nil
 	}
+	work := workKey{origin, x.Job}
+	spans := b.missing(work, x)
+	if len(spans) == 0 {
+		return nil
+	}
 	from, err := peerOf(origin)
 	if err != nil {
 		return err
@@ -329,21 +398,72 @@ func (b *bench) bring(ctx context.Context, origin tasks.PeerID, lease tasks.Leas
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.s.cfg.FetchTimeout)
 	defer cancel()
-	spans := []tasks.Span{{Root: x.Program, Length: -1}}
+	if err := b.fetchAll(ctx, spans, from, ticket); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if j := b.jobs[work]; j != nil {
+		if len(j.here)+len(spans) > maxHere {
+			clear(j.here)
+		}
+		now := time.Now()
+		for _, span := range spans {
+			j.here[span] = now
+		}
+	}
+	return nil
+}
+
+// What was brought for a job is taken to be here for a while: the collector
+// spares it for longer, and most tasks of a job read much the same.
+const (
+	hereFor = time.Minute
+	maxHere = 4096 // spans a job
+)
+
+// missing lists what an execution reads, each once, but for what was brought just
+// now.
+func (b *bench) missing(work workKey, x tasks.Execution) (spans []tasks.Span) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j, now := b.jobs[work], time.Now()
+	add := func(span tasks.Span) {
+		if j != nil {
+			if at, ok := j.here[span]; ok && now.Sub(at) < hereFor {
+				return
+			}
+		}
+		spans = append(spans, span)
+	}
+	add(tasks.Span{Root: x.Program, Length: -1})
+	if len(x.Stdin)+len(x.Inputs) == 0 {
+		return spans
+	}
 	seen := map[tasks.Span]bool{}
 	for _, span := range x.Stdin {
 		if !seen[span] {
 			seen[span] = true
-			spans = append(spans, span)
+			add(span)
 		}
 	}
 	for _, span := range x.Inputs { // a reduce reads all as files too
 		if !seen[span] {
 			seen[span] = true
-			spans = append(spans, span)
+			add(span)
 		}
 	}
-	return b.fetchAll(ctx, spans, from, ticket)
+	return spans
+}
+
+// doubt makes the next task of a job look again for what it reads: one has failed,
+// perhaps for want of it.
+func (b *bench) doubt(work workKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if j := b.jobs[work]; j != nil {
+		clear(j.here)
+	}
 }
 
 // fetchAtOnce is how many spans of one task are fetched at once: a reduce has
@@ -449,7 +569,7 @@ func (b *bench) hear(origin peer.ID, o tasks.Offer, answer chan<- []tasks.Worker
 	if ev.RTT, ok = s.rtt(origin); !ok {
 		ev.RTT = s.host.Distance(o.Coord)
 	}
-	return b.inbox.offer(benchInbox, benchEvent{ev: ev, answer: answer})
+	return b.inbox.offer(benchInbox, idOf(origin), benchEvent{ev: ev, answer: answer})
 }
 
 // able is this node's own filter: what it runs and what its owner allows.
@@ -464,6 +584,8 @@ func (s *Service) able(o tasks.Offer) tasks.Reason {
 	switch {
 	case !kind, memory > 0 && o.Needs.Memory > memory:
 		return tasks.WorkerLacks
+	case s.cfg.Room(context.Background()) != nil:
+		return tasks.WorkerFull
 	case s.cfg.Allow != nil:
 		return s.cfg.Allow(o)
 	}

@@ -37,11 +37,13 @@ type JobStore interface {
 	RemoveJob(ctx context.Context, id tasks.JobID) error
 }
 
-// WorkStore keeps a worker's receipts until they have a verdict.
+// WorkStore keeps a worker's receipts until they have a verdict, and for a while
+// the verdicts as their origins signed them.
 type WorkStore interface {
-	KeepReceipts(ctx context.Context, rs []wire.OwedReceipt) error
-	SettleReceipts(ctx context.Context, keys []wire.ReceiptKey) error
+	// KeepReceipts keeps receipts and forgets those that are settled, but not what was said of them, in one commit.
+	KeepReceipts(ctx context.Context, rs []wire.OwedReceipt, settled wire.Settled) error
 	OwedReceipts(ctx context.Context) ([]wire.OwedReceipt, error)
+	TrimSaid(ctx context.Context, before time.Time, most int64) error
 }
 
 // AnswerStore keeps what this node published, and the one answer to each.
@@ -52,12 +54,12 @@ type AnswerStore interface {
 	RemovePublished(ctx context.Context, id tasks.JobID) error
 }
 
-// Runner runs one task whose program and inputs are in the local store, and
-// leaves its output there, kept for the work on its job (until ReleaseWork; an
-// expiry of a day or more besides keeps a crash from leaving it for ever). An
-// output of one block of at most 64 KiB goes along as Inline. A program that fails
-// is an Outcome; an error is the runner's own trouble. It returns soon after ctx
-// ends.
+// Runner runs one task whose program and inputs are in the local store. An output
+// of one block of at most 64 KiB comes as Inline, and need not be stored: KeepWork
+// does that for many. Any other it leaves in the store, kept for the work on its
+// job (until ReleaseWork; an expiry of a day or more besides keeps a crash from
+// leaving it for ever). A program that fails is an Outcome; an error is the
+// runner's own trouble. It returns soon after ctx ends.
 type Runner interface {
 	Run(ctx context.Context, x tasks.Execution) (tasks.Outcome, error)
 }
@@ -86,19 +88,25 @@ type Inputs interface {
 // a worker made stays until ReleaseWork.
 type Outputs interface {
 	// Hold makes an output durable here and keeps it for the job: from Inline
-	// when that is not nil, else from the peer given. ErrBadOutput blames the
-	// peer; any other error is this node's own trouble.
+	// when that is not nil, else from the peer given. ErrBadOutput and ErrOutputTooLarge
+	// blame the peer; any other error is this node's own trouble.
 	Hold(ctx context.Context, h HoldRequest) (Held, error)
 	// Keep keeps a root that is here for the job.
 	Keep(ctx context.Context, job tasks.JobID, root tasks.CID) error
-	// Put stores a small file, checks that it hashes to c, and keeps it for the job.
-	Put(ctx context.Context, job tasks.JobID, c tasks.CID, data []byte) error
+	// PutAll stores small files and keeps them for the job, in one commit. It gives
+	// an error for each: nil for what is durable, ErrBadOutput for bytes that do not
+	// hash to their CID, else this node's own trouble.
+	PutAll(ctx context.Context, job tasks.JobID, files []wire.Blob) []error
 	// Assemble makes one root of the results, in order, and keeps it for the job.
 	Assemble(ctx context.Context, job tasks.JobID, stage tasks.Stage, results []tasks.Result) (Held, error)
 	// Release lets go of all that was kept for a job.
 	Release(ctx context.Context, job tasks.JobID) error
-	// ReleaseWork lets go of an output that the Runner made; "" of all of a job's.
-	ReleaseWork(ctx context.Context, job tasks.JobID, output tasks.CID) error
+	// KeepWork stores small outputs that the Runner made, in one commit, until
+	// ReleaseWork or the expiry that Runner's have.
+	KeepWork(ctx context.Context, job tasks.JobID, files []wire.Blob) error
+	// ReleaseWork lets go of outputs that the Runner made; with none named, of all
+	// of a job's.
+	ReleaseWork(ctx context.Context, job tasks.JobID, outputs ...tasks.CID) error
 }
 
 // HoldRequest asks for an output.
@@ -108,7 +116,11 @@ type HoldRequest struct {
 	Inline []byte
 	From   peer.ID // "": the bytes were made here
 	Ticket []byte  // shown to From
+	Limit  int64   // bytes that the output may have
 }
+
+// ErrOutputTooLarge is wrapped by Outputs.Hold when there are more bytes than Limit.
+var ErrOutputTooLarge = errors.New("market: output larger than the job allows")
 
 // Held is a root that is durable here.
 type Held struct {
@@ -144,6 +156,13 @@ type Config struct {
 	Kinds   []tasks.Kind                   // that the Runner runs; wasm
 	Allow   func(tasks.Offer) tasks.Reason // the owner's own filter: OK or why not; nil allows all
 	Version string                         // of the runner, for receipts; at most 128 bytes
+
+	// Full says of an error that a write failed for lack of room, and nothing was
+	// written. Such a write is tried until it works. Nil: of none.
+	Full func(error) bool
+	// Room says why no more work can be taken for lack of room, or nil. It is asked
+	// for each offer. Nil: there is always room.
+	Room func(context.Context) error
 
 	MaxJobs      int           // jobs in hand as origin at once, above which Submit refuses; 256
 	MaxAdoptions int           // published jobs followed at once; 1024
@@ -187,6 +206,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Sweep == 0 {
 		c.Sweep = time.Minute
+	}
+	if c.Full == nil {
+		c.Full = func(error) bool { return false }
+	}
+	if c.Room == nil {
+		c.Room = func(context.Context) error { return nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

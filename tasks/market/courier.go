@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -19,6 +20,7 @@ type courier struct {
 	renewed map[tasks.JobID][]tasks.LeaseID
 	revoked []wire.Revocation
 	verdict []tasks.Verdict
+	asks    []asked
 }
 
 // A worker that does not read what it is told, or that makes an origin say much,
@@ -28,6 +30,7 @@ const (
 	courierVerdicts = 16 * wire.MaxBatch
 	courierRevokes  = 64 * wire.MaxLeases
 	courierJobs     = 4 * wire.MaxLeases
+	courierAsks     = 16 * wire.MaxCommitments
 )
 
 // judge, renew and revoke add within those bounds.
@@ -45,6 +48,19 @@ func (c *courier) revoke(r wire.Revocation) {
 	if len(c.revoked) < courierRevokes {
 		c.revoked = append(c.revoked, r)
 	}
+}
+
+func (c *courier) ask(d *desk, r tasks.Reveal) {
+	if len(c.asks) < courierAsks {
+		c.asks = append(c.asks, asked{r, d})
+	}
+}
+
+// asked is a question on its way for what its worker committed to, and who hears
+// that it was taken.
+type asked struct {
+	tasks.Reveal
+	desk *desk
 }
 
 // granted is a lease on its way, and who hears of its failure.
@@ -82,22 +98,22 @@ func (s *Service) tell(to tasks.PeerID, add func(c *courier)) {
 
 func (c *courier) run(ctx context.Context) {
 	for {
-		leases, o, verdicts, more := c.load()
+		leases, o, verdicts, asks, more := c.load()
 		if !more {
 			return
 		}
-		c.deliver(ctx, leases, o, verdicts)
+		c.deliver(ctx, leases, o, verdicts, asks)
 	}
 }
 
 // load takes what fits one message; more is false, and the courier is gone, when
 // there was nothing.
-func (c *courier) load() (leases []granted, o wire.Orders, verdicts []tasks.Verdict, more bool) {
+func (c *courier) load() (leases []granted, o wire.Orders, verdicts []tasks.Verdict, asks []asked, more bool) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if len(c.leases) == 0 && len(c.renewed) == 0 && len(c.revoked) == 0 && len(c.verdict) == 0 {
+	if len(c.leases) == 0 && len(c.renewed) == 0 && len(c.revoked) == 0 && len(c.verdict) == 0 && len(c.asks) == 0 {
 		delete(c.s.couriers, c.to)
-		return nil, o, nil, false
+		return nil, o, nil, nil, false
 	}
 	n := min(len(c.leases), 32)
 	leases, c.leases = c.leases[:n:n], c.leases[n:]
@@ -115,12 +131,18 @@ func (c *courier) load() (leases []granted, o wire.Orders, verdicts []tasks.Verd
 	o.Revokes, c.revoked = c.revoked[:n:n], c.revoked[n:]
 	n = min(len(c.verdict), wire.MaxBatch)
 	verdicts, c.verdict = c.verdict[:n:n], c.verdict[n:]
-	return leases, o, verdicts, true
+	n = min(len(c.asks), wire.MaxCommitments)
+	asks, c.asks = c.asks[:n:n], c.asks[n:]
+	for _, a := range asks {
+		o.Asks = append(o.Asks, wire.Ask{Job: a.desk.job.ID, Ref: a.Ref, Replica: a.Replica, Lease: a.Lease})
+	}
+	return leases, o, verdicts, asks, true
 }
 
 // deliver sends one load. What does not arrive is not repeated here: a lease
-// that failed is leased again, and a worker asks again for its verdicts.
-func (c *courier) deliver(ctx context.Context, leases []granted, o wire.Orders, verdicts []tasks.Verdict) {
+// that failed is leased again, a worker asks again for its verdicts, and the
+// origin again for what it is to be shown.
+func (c *courier) deliver(ctx context.Context, leases []granted, o wire.Orders, verdicts []tasks.Verdict, asks []asked) {
 	s := c.s
 	if len(verdicts) > 0 {
 		b, err := wire.MarshalVerdicts(s.mesh, verdicts)
@@ -151,9 +173,9 @@ func (c *courier) deliver(ctx context.Context, leases []granted, o wire.Orders, 
 		}
 		if i == len(leases) || size > 0 && size+len(sealed) > ordersBytes {
 			if i < len(leases) || !empty(o) {
-				c.send(ctx, with, o)
+				c.send(ctx, with, asks, o)
 			}
-			o, with, size = wire.Orders{}, nil, 0
+			o, with, size, asks = wire.Orders{}, nil, 0, nil
 		}
 		if sealed != nil {
 			o.Leases, with, size = append(o.Leases, sealed), append(with, leases[i]), size+len(sealed)
@@ -162,10 +184,10 @@ func (c *courier) deliver(ctx context.Context, leases []granted, o wire.Orders, 
 }
 
 func empty(o wire.Orders) bool {
-	return len(o.Leases) == 0 && len(o.Renewals) == 0 && len(o.Revokes) == 0 && len(o.Verdicts) == 0
+	return len(o.Leases) == 0 && len(o.Renewals) == 0 && len(o.Revokes) == 0 && len(o.Verdicts) == 0 && len(o.Asks) == 0
 }
 
-func (c *courier) send(ctx context.Context, with []granted, o wire.Orders) {
+func (c *courier) send(ctx context.Context, with []granted, asks []asked, o wire.Orders) {
 	refused, err := c.call(ctx, o)
 	if err != nil {
 		reason, after := reasonOf(err)
@@ -177,7 +199,16 @@ func (c *courier) send(ctx context.Context, with []granted, o wire.Orders) {
 		}
 		return
 	}
+	for _, a := range asks {
+		a.desk.push(tasks.RevealTold{Worker: a.Worker, Lease: a.Lease, Ref: a.Ref, Replica: a.Replica})
+	}
 	for _, r := range refused {
+		if r.Job != "" { // of those to be renewed
+			if d := c.s.desk(r.Job); d != nil && renews(o, r) {
+				d.push(tasks.LeaseFailed{Lease: r.Lease, Worker: idOf(c.to), Reason: tasks.UnknownLease})
+			}
+			continue
+		}
 		for _, g := range with {
 			if g.lease.ID == r.Lease {
 				g.desk.push(tasks.LeaseFailed{Lease: r.Lease, Worker: g.lease.Worker, Reason: r.Reason, RetryAfter: r.RetryAfter})
@@ -206,4 +237,11 @@ func (c *courier) call(ctx context.Context, o wire.Orders) ([]wire.RefusedLease,
 
 func (g granted) failed(reason tasks.Reason) {
 	g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: reason})
+}
+
+// renews reports whether orders renewed a lease that was refused.
+func renews(o wire.Orders, r wire.RefusedLease) bool {
+	return slices.ContainsFunc(o.Renewals, func(n wire.Renewal) bool {
+		return n.Job == r.Job && slices.Contains(n.Leases, r.Lease)
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
 )
@@ -24,17 +26,31 @@ type desk struct {
 	inbox *inbox[deskEvent]
 	done  chan struct{} // closed by run when the job is over or the service stops
 	holds chan struct{} // a token for each output being fetched
+	stall stall         // run waits for room
+
+	// ahead has a token while the machine may know what is not durable yet: who
+	// tells people of it takes it, and holds the desk back for that long.
+	ahead chan struct{}
+	lost  bool // what the machine knows will never be durable: nobody is told
 
 	mu     sync.Mutex
 	job    tasks.Job
 	submit wire.Submission
 	origin *tasks.Origin                          // nil before the split is durable
 	roots  map[tasks.CID]bool                     // that leases let workers read
+	probes map[peer.ID]bool                       // who was asked directly, ever
 	waits  tasks.Wait                             // before there is a machine
 	asked  map[wire.ReceiptKey]wire.SignedReceipt // not judged yet
 	finish *tasks.Finish
 	told   tasks.JobStatus // of the last step
+
+	here    map[tasks.CID]tasks.HeldOutput // outputs that were held last; run's alone
+	decided uint32                         // tasks, as far as was told; run's alone
 }
+
+// deskHere bounds the outputs that a desk knows to be held: many tasks of a job
+// have the same.
+const deskHere = 4096
 
 // deskEvent is one event and the proof that came with it.
 type deskEvent struct {
@@ -50,7 +66,8 @@ func (s *Service) openDesk(id tasks.JobID) *desk {
 		return d
 	}
 	d := &desk{s: s, inbox: newInbox[deskEvent](), done: make(chan struct{}), holds: make(chan struct{}, s.cfg.Holds),
-		job: tasks.Job{ID: id}, roots: map[tasks.CID]bool{}, asked: map[wire.ReceiptKey]wire.SignedReceipt{}}
+		job: tasks.Job{ID: id}, roots: map[tasks.CID]bool{}, probes: map[peer.ID]bool{}, asked: map[wire.ReceiptKey]wire.SignedReceipt{},
+		here: map[tasks.CID]tasks.HeldOutput{}, ahead: make(chan struct{}, 1)}
 	s.desks[id] = d
 	if !s.crew.spawn(d.run) {
 		delete(s.desks, id)
@@ -64,7 +81,9 @@ func (s *Service) openDesk(id tasks.JobID) *desk {
 func (d *desk) push(ev tasks.Event) { d.inbox.push(deskEvent{ev: ev}) }
 
 // offer leaves events of a peer, unless too much waits.
-func (d *desk) offer(evs ...deskEvent) bool { return d.inbox.offer(deskInbox, evs...) }
+func (d *desk) offer(from tasks.PeerID, evs ...deskEvent) bool {
+	return d.inbox.offer(deskInbox, from, evs...)
+}
 
 func (d *desk) run(ctx context.Context) {
 	defer close(d.done)
@@ -158,7 +177,7 @@ func (d *desk) end(ctx context.Context, f tasks.Finish) error {
 		d.ended(f)
 		return nil
 	}
-	if err := d.s.apply(ctx, wire.Change{Job: d.job.ID, Finish: &f}); err != nil {
+	if err := d.s.apply(ctx, &d.stall, wire.Change{Job: d.job.ID, Finish: &f}); err != nil {
 		return err
 	}
 	d.ended(f)
@@ -223,32 +242,51 @@ func (d *desk) next() time.Time {
 func (d *desk) step(ctx context.Context, batch []deskEvent) error {
 	var effects []tasks.Effect
 	now := time.Now()
+	d.ahead <- struct{}{}
 	d.mu.Lock()
 	for _, e := range batch {
 		if e.receipt != nil {
 			k := wire.KeyOf(e.receipt.Receipt)
-			if _, ok := d.asked[k]; !ok { // a second word on it is not what is judged
+			if _, ok := d.asked[k]; !ok || !d.origin.Heard(k.Ref, k.Lease, k.Replica) { // a second word on it is not what is judged
 				d.asked[k] = *e.receipt
 			}
 		}
-		effects = append(effects, d.origin.Step(now, e.ev)...)
+		effects = append(effects, d.feed(now, e.ev)...)
 	}
 	change := d.changeOf(effects)
 	status := d.origin.Status()
 	d.mu.Unlock()
-	if err := d.s.apply(ctx, change); err != nil {
+	err := d.s.apply(ctx, &d.stall, change)
+	if err != nil {
+		d.mu.Lock()
+		d.lost = true
+		d.mu.Unlock()
+	}
+	<-d.ahead
+	if err != nil {
 		return err
 	}
 	d.s.count(change.Tallies)
 	d.tellReleased(status)
+	d.decided = status.Decided - uint32(len(change.Results))
 	var fin *tasks.Finish
+	var inline []tasks.Hold
 	for _, e := range effects {
-		if f, ok := e.(tasks.Finish); ok {
-			fin = &f
-			continue
+		switch e := e.(type) {
+		case tasks.Finish:
+			fin = &e
+		case tasks.Hold:
+			if small(e) {
+				inline = append(inline, e)
+				continue
+			}
+			d.do(e)
+		default:
+			d.do(e)
 		}
-		d.do(ctx, e)
 	}
+	d.tellVerdicts(effects)
+	d.holdSmall(inline)
 	if fin != nil {
 		d.ended(*fin)
 		return errOver
@@ -272,6 +310,13 @@ func (d *desk) tellReleased(st tasks.JobStatus) {
 // go along, with the signatures that prove them.
 func (d *desk) changeOf(effects []tasks.Effect) wire.Change {
 	c := wire.Change{Job: d.job.ID}
+	tally := func(p tasks.PeerID, acc, rej uint32) {
+		if c.Tallies == nil {
+			c.Tallies = map[tasks.PeerID]wire.Tally{}
+		}
+		t := c.Tallies[p]
+		c.Tallies[p] = wire.Tally{Accepted: t.Accepted + acc, Rejected: t.Rejected + rej}
+	}
 	judge := func(v tasks.Verdict) {
 		c.Verdicts = append(c.Verdicts, v)
 		k := wire.VerdictKey(v)
@@ -279,24 +324,21 @@ func (d *desk) changeOf(effects []tasks.Effect) wire.Change {
 			c.Receipts = append(c.Receipts, r)
 			delete(d.asked, k)
 		}
-		tally := func(acc, rej uint32) {
-			if c.Tallies == nil {
-				c.Tallies = map[tasks.PeerID]wire.Tally{}
-			}
-			t := c.Tallies[v.Worker]
-			c.Tallies[v.Worker] = wire.Tally{Accepted: t.Accepted + acc, Rejected: t.Rejected + rej}
-		}
 		switch {
 		case v.Status == tasks.Accepted:
-			tally(1, 0)
-		case v.Status == tasks.Rejected && (v.Reason == tasks.OutputMismatch || v.Reason == tasks.OutputMissing):
-			tally(0, 1)
+			tally(v.Worker, 1, 0)
+		case v.Status == tasks.Rejected && v.Reason.Blames():
+			tally(v.Worker, 0, 1)
 		}
 	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case tasks.Grant:
 			c.Grants = append(c.Grants, e.Lease.Record())
+		case tasks.Commit:
+			c.Commits = append(c.Commits, e.Commitment)
+		case tasks.Blame:
+			tally(e.Worker, 0, 1)
 		case tasks.Record:
 			c.Attempts = append(c.Attempts, e.Attempt)
 			judge(e.Verdict)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // do carries out one effect whose durable part is on disk.
-func (d *desk) do(ctx context.Context, e tasks.Effect) {
+func (d *desk) do(e tasks.Effect) {
 	s := d.s
 	switch e := e.(type) {
 	case tasks.Announce:
@@ -36,36 +37,50 @@ func (d *desk) do(ctx context.Context, e tasks.Effect) {
 			c.revoke(wire.Revocation{Job: d.job.ID, Lease: e.Lease, Refs: e.Refs})
 		})
 	case tasks.Hold:
-		d.hold(ctx, e)
+		d.hold(e)
+	case tasks.Reveal:
+		s.tell(e.Worker, func(c *courier) { c.ask(d, e) })
 	case tasks.Record:
 		if e.Attempt.Reason != tasks.OK {
 			s.emit(Event{Kind: TaskFailed, Job: d.job.ID, Ref: e.Attempt.Ref, Worker: e.Attempt.Worker, Reason: e.Attempt.Reason, Text: e.Attempt.Detail})
 		}
-		d.verdicts(e.Verdict)
 	case tasks.Decide:
 		s.metrics.decided(len(e.Verdicts))
-		ev := Event{Kind: TaskDecided, Job: d.job.ID, Ref: e.Result.Ref, Decided: d.decided()}
+		d.decided++
+		ev := Event{Kind: TaskDecided, Job: d.job.ID, Ref: e.Result.Ref, Decided: d.decided}
 		if len(e.Result.Workers) > 0 {
 			ev.Worker = e.Result.Workers[0]
 		}
 		s.emit(ev)
-		d.verdicts(e.Verdicts...)
-	case tasks.Answer:
-		d.verdicts(e.Verdicts...)
 	case tasks.Assemble:
 		s.crew.spawn(func(ctx context.Context) { d.assemble(ctx, e.Stage) })
 	}
 }
 
-func (d *desk) decided() uint32 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.origin.Status().Decided
-}
-
-func (d *desk) verdicts(vs ...tasks.Verdict) {
-	for _, v := range vs {
-		d.s.tell(v.Worker, func(c *courier) { c.judge(v) })
+// tellVerdicts gives each worker its verdicts of one step, in one go.
+func (d *desk) tellVerdicts(effects []tasks.Effect) {
+	said := map[tasks.PeerID][]tasks.Verdict{}
+	var order []tasks.PeerID
+	add := func(vs ...tasks.Verdict) {
+		for _, v := range vs {
+			if said[v.Worker] == nil {
+				order = append(order, v.Worker)
+			}
+			said[v.Worker] = append(said[v.Worker], v)
+		}
+	}
+	for _, e := range effects {
+		switch e := e.(type) {
+		case tasks.Record:
+			add(e.Verdict)
+		case tasks.Decide:
+			add(e.Verdicts...)
+		case tasks.Answer:
+			add(e.Verdicts...)
+		}
+	}
+	for _, p := range order {
+		d.s.tell(p, func(c *courier) { c.judge(said[p]...) })
 	}
 }
 
@@ -116,8 +131,18 @@ func (d *desk) probe(p tasks.Probe) {
 		return
 	}
 	for _, id := range s.host.SampleFar(p.N) {
+		d.mu.Lock()
+		d.probes[id] = true
+		d.mu.Unlock()
 		s.crew.spawn(func(ctx context.Context) { d.probeOne(ctx, id, req) })
 	}
+}
+
+// probed reports whether a peer was asked directly.
+func (d *desk) probed(id peer.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.probes[id]
 }
 
 func (d *desk) probeOne(ctx context.Context, id peer.ID, req []byte) {
@@ -137,12 +162,63 @@ func (d *desk) probeOne(ctx context.Context, id peer.ID, req []byte) {
 	d.push(tasks.BidIn{Bid: bid, Standing: d.s.standing(id)})
 }
 
-// hold fetches an output, when one of the job's tokens is free.
-func (d *desk) hold(_ context.Context, h tasks.Hold) {
-	var lease tasks.LeaseID
-	if h.Inline == nil {
-		lease = d.leaseOf(h)
+// nothing is the CID of no bytes: an output that is never fetched.
+const nothing tasks.CID = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+
+// small reports whether an output's bytes are here already, in its receipt.
+func small(h tasks.Hold) bool { return h.Inline != nil || h.Output == nothing }
+
+// feed steps the machine. An output that was held for another task of this job is
+// not stored again: the machine has its answer at once.
+func (d *desk) feed(now time.Time, ev tasks.Event) []tasks.Effect {
+	if h, ok := ev.(tasks.HeldOutput); ok {
+		if len(d.here) >= deskHere {
+			clear(d.here)
+		}
+		d.here[h.Output] = h
 	}
+	out := d.origin.Step(now, ev)
+	for i := 0; i < len(out); i++ {
+		h, ok := out[i].(tasks.Hold)
+		if !ok {
+			continue
+		}
+		if held, ok := d.here[h.Output]; ok {
+			held.Ref, held.Worker = h.Ref, h.Worker
+			out = slices.Concat(out[:i], d.origin.Step(now, held), out[i+1:])
+			i--
+		}
+	}
+	return out
+}
+
+// hold fetches an output, when one of the job's tokens is free.
+func (d *desk) hold(h tasks.Hold) {
+	lease := d.leaseOf(h)
+	d.withToken(func(ctx context.Context) { d.push(d.held(ctx, h, lease)) })
+}
+
+// holdSmall stores the outputs that came inside their receipts, in one commit.
+func (d *desk) holdSmall(list []tasks.Hold) {
+	if len(list) == 0 {
+		return
+	}
+	d.withToken(func(ctx context.Context) {
+		files := make([]wire.Blob, len(list))
+		for i, h := range list {
+			files[i] = wire.Blob{CID: h.Output, Data: h.Inline}
+		}
+		errs := d.s.cfg.Data.PutAll(ctx, d.job.ID, files)
+		evs := make([]deskEvent, len(list))
+		for i, h := range list {
+			evs[i].ev = d.heldOr(ctx, h, Held{Size: int64(len(h.Inline))}, errs[i], false)
+		}
+		d.inbox.push(evs...)
+	})
+}
+
+// withToken does f when one of the job's tokens is free.
+func (d *desk) withToken(f func(ctx context.Context)) {
 	d.s.crew.spawn(func(ctx context.Context) {
 		select {
 		case d.holds <- struct{}{}:
@@ -150,7 +226,7 @@ func (d *desk) hold(_ context.Context, h tasks.Hold) {
 			return
 		}
 		defer func() { <-d.holds }()
-		d.push(d.held(ctx, h, lease))
+		f(ctx)
 	})
 }
 
@@ -171,8 +247,8 @@ func (d *desk) held(ctx context.Context, h tasks.Hold, lease tasks.LeaseID) task
 	if err != nil {
 		return tasks.HoldFailed{Ref: h.Ref, Worker: h.Worker, Output: h.Output, Reason: tasks.OutputMissing, Detail: err.Error()}
 	}
-	req := HoldRequest{Job: d.job.ID, Output: h.Output, Inline: h.Inline}
-	if h.Inline == nil && from != d.s.host.ID() {
+	req := HoldRequest{Job: d.job.ID, Output: h.Output, Limit: h.Limit}
+	if from != d.s.host.ID() {
 		req.From = from
 		if req.Ticket, err = wire.MarshalTicket(wire.Ticket{Job: d.job.ID, Lease: lease}); err != nil {
 			return tasks.HoldFailed{Ref: h.Ref, Worker: h.Worker, Output: h.Output, Reason: tasks.WorkerFault, Detail: clip(err.Error())}
@@ -181,11 +257,18 @@ func (d *desk) held(ctx context.Context, h tasks.Hold, lease tasks.LeaseID) task
 	fetch, cancel := context.WithTimeout(ctx, d.s.cfg.FetchTimeout)
 	defer cancel()
 	got, err := d.s.cfg.Data.Hold(fetch, req)
+	return d.heldOr(ctx, h, got, err, fetch.Err() != nil)
+}
+
+// heldOr is what the machine is told of an output: that it is held, or why not.
+func (d *desk) heldOr(ctx context.Context, h tasks.Hold, got Held, err error, late bool) tasks.Event {
 	if err == nil {
 		return tasks.HeldOutput{Ref: h.Ref, Worker: h.Worker, Output: h.Output, Size: got.Size, Folder: got.Folder}
 	}
 	reason := tasks.WorkerFault
-	if errors.Is(err, ErrBadOutput) || fetch.Err() != nil && ctx.Err() == nil {
+	if errors.Is(err, ErrOutputTooLarge) {
+		reason = tasks.OutputTooLarge
+	} else if errors.Is(err, ErrBadOutput) || late && ctx.Err() == nil {
 		reason = tasks.OutputMissing
 	}
 	if ctx.Err() == nil {

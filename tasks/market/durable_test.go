@@ -64,6 +64,19 @@ func TestNothingLeavesBeforeItIsDurable(t *testing.T) {
 				t.Fatal("a worker runs by a lease that is not durable")
 			}
 		}
+		// Nor is anyone shown one: a reader waits.
+		for what, look := range map[string]func(context.Context) error{
+			"job":     func(ctx context.Context) error { _, err := n.svc.Job(ctx, id); return err },
+			"jobs":    func(ctx context.Context) error { _, err := n.svc.Jobs(ctx); return err },
+			"tasks":   func(ctx context.Context) error { _, err := n.svc.Tasks(ctx, id, tasks.StageMap, 0, 9); return err },
+			"results": func(ctx context.Context) error { _, err := n.svc.Results(ctx, id, tasks.StageMap); return err },
+		} {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			if err := look(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s shows what is not durable, or %v", what, err)
+			}
+			cancel()
+		}
 		slow.mu.Lock()
 		held := slow.held
 		close(slow.gate)

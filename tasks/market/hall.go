@@ -18,6 +18,7 @@ import (
 type hall struct {
 	s     *Service
 	inbox *inbox[func(context.Context)]
+	stall stall // run waits for room
 
 	// The rest belongs to run.
 	adoptions   map[tasks.JobID]*adoption
@@ -37,7 +38,7 @@ type adoption struct {
 type submission struct {
 	machine *tasks.Submission
 	record  wire.PublishedRecord
-	origin  tasks.PeerID                       // heard last
+	origin  tasks.PeerID                       // that holds it, as far as is known
 	waiting map[tasks.PeerID][]chan<- answered // calls of origins that wait for a word
 }
 
@@ -237,7 +238,7 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 	}
 	h.s.learn(sub.Record, signer)
 	id := JobIDOf(sealed)
-	h.inbox.offer(hallInbox, func(ctx context.Context) {
+	h.inbox.offer(hallInbox, idOf(signer), func(ctx context.Context) {
 		if h.adoptions[id] != nil {
 			h.adopt(ctx, id, tasks.Resubmitted{})
 			return
@@ -247,6 +248,10 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 		}
 		if _, err := h.s.cfg.Store.Job(ctx, id); err == nil {
 			return // over, and forgotten here
+		}
+		if err := h.s.cfg.Room(ctx); err != nil {
+			h.s.log.Info("published job not followed", "job", id, "err", err)
+			return // others may have room; it is said again
 		}
 		m, err := tasks.NewAdoption(h.adoptionConfig(id), id, idOf(signer), time.Now())
 		if err != nil {
@@ -288,11 +293,11 @@ func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
 	if m, ok := h.s.host.Member(signer); ok && n.Kind != tasks.NoticeAnswered && !m.Grant.Rights.Has(auth.Host) {
 		return fmt.Errorf("notice of a member that may not host")
 	}
-	h.inbox.offer(hallInbox, func(ctx context.Context) {
+	h.inbox.offer(hallInbox, idOf(signer), func(ctx context.Context) {
 		if p := h.submissions[n.Job]; p != nil && n.Kind == tasks.NoticeOrigin {
 			h.s.learn(n.Addresses, signer)
-			p.origin = n.From
 			h.submit(ctx, n.Job, tasks.OriginHeard{Notice: n})
+			p.origin, _ = p.machine.Holder()
 		}
 		switch {
 		case h.adoptions[n.Job] != nil:
@@ -333,17 +338,17 @@ func (h *hall) doAdoption(ctx context.Context, id tasks.JobID, a *adoption, e ta
 	case tasks.Adopt:
 		rec := record(id, a.sealed, a.sub, a.submitter, s.cfg.Now())
 		rec.Published = true
-		return s.durably(ctx, func(ctx context.Context) error { _, err := s.cfg.Store.AddJob(ctx, rec); return err })
+		return s.durably(ctx, &h.stall, func(ctx context.Context) error { _, err := s.cfg.Store.AddJob(ctx, rec); return err })
 	case tasks.SendNotice:
 		h.notice(e.Notice)
 	case tasks.BecomeOrigin:
-		if err := s.apply(ctx, wire.Change{Job: id, Term: e.Term}); err != nil {
+		if err := s.apply(ctx, &h.stall, wire.Change{Job: id, Term: e.Term}); err != nil {
 			return err
 		}
 		s.emit(Event{Kind: JobAdopted, Job: id, Text: fmt.Sprintf("term %d", e.Term)})
 		s.takeUp(id)
 	case tasks.Yield:
-		if err := s.apply(ctx, wire.Change{Job: id, Yielded: e.Term}); err != nil {
+		if err := s.apply(ctx, &h.stall, wire.Change{Job: id, Yielded: e.Term}); err != nil {
 			return err
 		}
 		if d := s.desk(id); d != nil {
@@ -353,7 +358,7 @@ func (h *hall) doAdoption(ctx context.Context, id tasks.JobID, a *adoption, e ta
 		s.crew.spawn(func(ctx context.Context) { h.sendAnswer(ctx, id, a, e.Answer) })
 	case tasks.Forget:
 		if _, err := s.cfg.Store.Job(ctx, id); err == nil {
-			if err := s.apply(ctx, wire.Change{Job: id, Forgotten: true}); err != nil {
+			if err := s.apply(ctx, &h.stall, wire.Change{Job: id, Forgotten: true}); err != nil {
 				return err
 			}
 		}
@@ -425,7 +430,7 @@ func (h *hall) sendAnswer(ctx context.Context, id tasks.JobID, a *adoption, ans 
 		return
 	}
 	h.do(func(ctx context.Context) {
-		if h.adoptions[id] == a && h.s.apply(ctx, wire.Change{Job: id, Taken: true}) == nil {
+		if h.adoptions[id] == a && h.s.apply(ctx, &h.stall, wire.Change{Job: id, Taken: true}) == nil {
 			h.adopt(ctx, id, tasks.AnswerTaken{})
 		}
 	})

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +29,7 @@ import (
 	"github.com/kith-mesh/kith/p2p/auth"
 	"github.com/kith-mesh/kith/p2p/memnet"
 	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
 )
 
 // mesh is nodes with hosts over memnet in virtual time, a store each, and data
@@ -242,12 +245,15 @@ type memData struct {
 	mu      sync.Mutex
 	files   map[tasks.CID][]byte
 	kept    map[tasks.JobID][]tasks.CID
-	fetched int
+	fetches int // calls of Fetch
+	fetched int // that brought something
+	commits int // of PutAll
+	work    map[tasks.JobID]map[tasks.CID]bool
 	tickets [][]byte
 }
 
 func newMemData() *memData {
-	return &memData{files: map[tasks.CID][]byte{}, kept: map[tasks.JobID][]tasks.CID{}}
+	return &memData{files: map[tasks.CID][]byte{}, kept: map[tasks.JobID][]tasks.CID{}, work: map[tasks.JobID]map[tasks.CID]bool{}}
 }
 
 func (d *memData) put(b []byte) tasks.CID {
@@ -266,6 +272,9 @@ func (d *memData) get(c tasks.CID) ([]byte, bool) {
 }
 
 func (d *memData) Fetch(ctx context.Context, span tasks.Span, from []peer.ID, ticket []byte) error {
+	d.mu.Lock()
+	d.fetches++
+	d.mu.Unlock()
 	if b, ok := d.get(span.Root); ok {
 		if span.Length >= 0 && span.Offset+span.Length > int64(len(b)) {
 			return ErrBadSpan
@@ -361,11 +370,34 @@ func (d *memData) Keep(_ context.Context, job tasks.JobID, root tasks.CID) error
 	return nil
 }
 
-func (d *memData) Put(ctx context.Context, job tasks.JobID, c tasks.CID, b []byte) error {
-	if cidOf(b) != c {
-		return errors.New("does not hash to its CID")
+func (d *memData) PutAll(ctx context.Context, job tasks.JobID, files []wire.Blob) []error {
+	errs := make([]error, len(files))
+	d.mu.Lock()
+	d.commits++
+	d.mu.Unlock()
+	for i, f := range files {
+		if cidOf(f.Data) != f.CID {
+			errs[i] = ErrBadOutput
+			continue
+		}
+		errs[i] = d.Keep(ctx, job, d.put(f.Data))
 	}
-	return d.Keep(ctx, job, d.put(b))
+	return errs
+}
+
+func (d *memData) KeepWork(_ context.Context, job tasks.JobID, files []wire.Blob) error {
+	for _, f := range files {
+		d.put(f.Data)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.work[job] == nil {
+		d.work[job] = map[tasks.CID]bool{}
+	}
+	for _, f := range files {
+		d.work[job][f.CID] = true
+	}
+	return nil
 }
 
 func (d *memData) Assemble(ctx context.Context, job tasks.JobID, _ tasks.Stage, rs []tasks.Result) (Held, error) {
@@ -388,7 +420,24 @@ func (d *memData) Release(_ context.Context, job tasks.JobID) error {
 	return nil
 }
 
-func (d *memData) ReleaseWork(context.Context, tasks.JobID, tasks.CID) error { return nil }
+func (d *memData) ReleaseWork(_ context.Context, job tasks.JobID, outputs ...tasks.CID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range outputs {
+		delete(d.work[job], c)
+	}
+	if len(outputs) == 0 {
+		delete(d.work, job)
+	}
+	return nil
+}
+
+// works lists what is kept of the work on a job.
+func (d *memData) works(job tasks.JobID) []tasks.CID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.work[job]))
+}
 
 // testRunner upper-cases its stdin, or writes its number when that is empty.
 type testRunner struct {

@@ -18,8 +18,8 @@ import (
 var (
 	bidProtocol    = p2p.Protocol{Name: "task/bid", Version: "1.0.0", MaxMessage: 4 << 10, Deadline: 10 * time.Second, Streams: 64, Rate: 500, Burst: 1000}
 	probeProtocol  = p2p.Protocol{Name: "task/probe", Version: "1.0.0", MaxMessage: wire.MaxOffer + envelope, Deadline: 10 * time.Second, Streams: 16, Rate: 50, Burst: 100}
-	ordersProtocol = p2p.Protocol{Name: "task/orders", Version: "1.0.0", MaxMessage: wire.MaxOrders + envelope, Deadline: 30 * time.Second, Streams: 2, Rate: 1000, Burst: 2000}
-	reportProtocol = p2p.Protocol{Name: "task/report", Version: "1.0.0", MaxMessage: wire.MaxReport + envelope, Deadline: 30 * time.Second, Streams: 8, Rate: 1000, Burst: 2000}
+	ordersProtocol = p2p.Protocol{Name: "task/orders", Version: "2.0.0", MaxMessage: wire.MaxOrders + envelope, Deadline: 30 * time.Second, Streams: 2, Rate: 1000, Burst: 2000}
+	reportProtocol = p2p.Protocol{Name: "task/report", Version: "2.0.0", MaxMessage: wire.MaxReport + envelope, Deadline: 30 * time.Second, Streams: 8, Rate: 1000, Burst: 2000}
 	answerProtocol = p2p.Protocol{Name: "job/answer", Version: "1.0.0", MaxMessage: wire.MaxAnswer + envelope, Deadline: 2 * time.Minute, Streams: 16, Rate: 20, Burst: 100}
 	followProtocol = p2p.Protocol{Name: "job/follow", Version: "1.0.0", MaxMessage: wire.MaxAnswer + envelope, Deadline: 10 * time.Second, Streams: 16, Rate: 50, Burst: 100}
 )

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,6 +34,9 @@ func (s *Service) Submit(ctx context.Context, spec tasks.Spec) (tasks.JobID, err
 	if s.cfg.Light {
 		return "", fmt.Errorf("submit: this node holds no jobs: publish instead")
 	}
+	if err := cmp.Or(s.cfg.Room(ctx), s.Stalled()); err != nil {
+		return "", fmt.Errorf("submit: %w", &FullError{err})
+	}
 	if err := s.reserve(); err != nil {
 		return "", fmt.Errorf("submit: %w", err)
 	}
@@ -44,7 +48,7 @@ func (s *Service) Submit(ctx context.Context, spec tasks.Spec) (tasks.JobID, err
 	rec := record(id, sealed, sub, s.self, s.cfg.Now())
 	rec.Term = 1
 	if _, err := s.cfg.Store.AddJob(ctx, rec); err != nil {
-		return "", fmt.Errorf("submit: %w", err)
+		return "", fmt.Errorf("submit: %w", s.full(err))
 	}
 	s.keepNamed(ctx, id, sub.Spec)
 	s.emit(Event{Kind: JobSubmitted, Job: id, State: tasks.Splitting, Text: spec.Name})
@@ -112,7 +116,7 @@ func (s *Service) Publish(ctx context.Context, spec tasks.Spec, blobs []wire.Blo
 	}
 	r := wire.PublishedRecord{ID: id, Submission: sealed, Name: sub.Spec.Name, Created: s.cfg.Now(), Retention: sub.Spec.Retention}
 	if err := s.cfg.Store.AddPublished(ctx, r); err != nil {
-		return "", fmt.Errorf("publish: %w", err)
+		return "", fmt.Errorf("publish: %w", s.full(err))
 	}
 	s.keepNamed(ctx, id, sub.Spec)
 	s.emit(Event{Kind: JobPublished, Job: id, Text: spec.Name})
@@ -178,7 +182,7 @@ func (h *hall) submit(ctx context.Context, id tasks.JobID, ev tasks.SubmissionEv
 		case tasks.KeepOutput:
 			s.crew.spawn(func(ctx context.Context) { h.keepOutput(ctx, e.Answer) })
 		case tasks.AcceptAnswer:
-			if err := s.durably(ctx, func(ctx context.Context) error {
+			if err := s.durably(ctx, &h.stall, func(ctx context.Context) error {
 				_, err := s.cfg.Store.AcceptAnswer(ctx, e.Answer, s.cfg.Now())
 				return err
 			}); err != nil {
@@ -189,7 +193,7 @@ func (h *hall) submit(ctx context.Context, id tasks.JobID, ev tasks.SubmissionEv
 		case tasks.TellAnswered:
 			p.tell(e.To, answered{accepted: e.Accepted})
 		case tasks.AskAgain:
-			p.tell(e.To, answered{err: refuse(tasks.OriginBusy, answerAgain, e.Detail)})
+			p.tell(e.To, answered{err: refuse(e.Reason, answerAgain, e.Detail)})
 		case tasks.PublishAnswered:
 			h.notice(e.Notice)
 		}
@@ -364,6 +368,11 @@ func (h *hall) askWith(ctx context.Context, f func(context.Context, *hall)) erro
 	select {
 	case <-done:
 		return nil
+	case <-h.stall.begins():
+		if w, ok := h.stall.why(); ok {
+			return &FullError{errors.New(w.Text)}
+		}
+		return notReady()
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-run.Done():

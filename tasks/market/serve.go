@@ -80,8 +80,8 @@ func (s *Service) heard(ctx context.Context, answer <-chan []tasks.WorkerEffect)
 	}
 }
 
-// serveOrders takes leases, renewals, revocations and verdicts of an origin, and
-// answers which leases were refused.
+// serveOrders takes leases, renewals, revocations, verdicts and questions of an
+// origin, and answers which leases were refused.
 func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]byte, error) {
 	if err := s.may(from, auth.Submit); err != nil {
 		return nil, err
@@ -94,8 +94,9 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 		return nil, malformed(err)
 	}
 	origin := idOf(from)
-	for _, r := range o.Renewals {
-		s.bench.push(tasks.RenewIn{Origin: origin, Job: r.Job, Leases: r.Leases})
+	refused, err := s.renew(ctx, origin, o.Renewals)
+	if err != nil {
+		return nil, err
 	}
 	for _, r := range o.Revokes {
 		s.bench.push(tasks.RevokeIn{Origin: origin, Job: r.Job, Lease: r.Lease, Refs: r.Refs})
@@ -119,12 +120,18 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 			}
 		}
 		s.bench.push(tasks.VerdictsIn{Origin: origin, Verdicts: mine})
-		s.bench.judged(ctx, origin, mine)
+		said := &wire.SaidVerdicts{Origin: origin, Sealed: sealed, At: s.cfg.Now()}
+		if len(mine) < len(vs) { // it is not for us to keep what concerns others
+			said = nil
+		}
+		s.bench.judged(ctx, origin, mine, said)
+	}
+	for _, a := range o.Asks {
+		s.bench.asked(origin, a)
 	}
 	if err := s.bench.caughtUp(ctx); err != nil {
 		return nil, err
 	}
-	var refused []wire.RefusedLease
 	for _, sealed := range o.Leases {
 		r, err := s.takeLease(ctx, from, sealed)
 		if err != nil {
@@ -133,6 +140,25 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 		refused = append(refused, r...)
 	}
 	return wire.MarshalOrdersReply(refused)
+}
+
+// renew tells the worker what its origin believes it holds, and gives what it
+// does not. Room is left for the leases of the same message.
+func (s *Service) renew(ctx context.Context, origin tasks.PeerID, renewals []wire.Renewal) (refused []wire.RefusedLease, err error) {
+	for _, r := range renewals {
+		answer := make(chan []tasks.WorkerEffect, 1)
+		s.bench.inbox.push(benchEvent{ev: tasks.RenewIn{Origin: origin, Job: r.Job, Leases: r.Leases}, answer: answer})
+		said, err := s.heard(ctx, answer)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range said {
+			if no, ok := f.(tasks.Refuse); ok && len(refused) < wire.MaxLeases/2 {
+				refused = append(refused, wire.RefusedLease{Job: no.Job, Lease: no.Lease, Reason: no.Reason})
+			}
+		}
+	}
+	return refused, nil
 }
 
 // takeLease checks one lease and gives it to the worker.
@@ -182,7 +208,7 @@ func (s *Service) serveBid(_ context.Context, from peer.ID, req []byte) ([]byte,
 	if d == nil {
 		return nil, p2p.Refuse(p2p.CodeNotFound, "no such job in hand")
 	}
-	if !d.offer(deskEvent{ev: tasks.BidIn{Bid: b, Standing: s.standing(from)}}) {
+	if !d.offer(b.Worker, deskEvent{ev: tasks.BidIn{Bid: b, Standing: s.standing(from)}}) {
 		return nil, refuse(tasks.OriginBusy, time.Second, "too much waits at this job")
 	}
 	return nil, nil
@@ -199,6 +225,7 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 	if err != nil {
 		return nil, malformed(err)
 	}
+	committed := map[wire.ReceiptKey]bool{}
 	events := map[tasks.JobID][]deskEvent{}
 	var order []tasks.JobID
 	add := func(job tasks.JobID, e deskEvent) {
@@ -206,6 +233,35 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 			order = append(order, job)
 		}
 		events[job] = append(events[job], e)
+	}
+	for _, k := range r.Commits {
+		committed[wire.CommitmentKey(k)] = true
+		add(k.Job, deskEvent{ev: tasks.CommitIn{Commitment: k}})
+	}
+	if r.Reveals != nil {
+		payload, err := openFrom(wire.DomainReveals, wire.MaxReceipts, r.Reveals, from)
+		if err != nil {
+			return nil, err
+		}
+		mesh, reveals, err := wire.UnmarshalReveals(payload)
+		if err != nil {
+			return nil, malformed(err)
+		}
+		if mesh != s.mesh {
+			return nil, p2p.Refuse(p2p.CodeOtherMesh, "receipts of another mesh")
+		}
+		batch := &wire.SignedBatch{Hash: sha256.Sum256(r.Reveals), Sealed: r.Reveals}
+		for _, v := range reveals {
+			rec := v.Receipt
+			if rec.Worker != worker {
+				return nil, refuse(tasks.BadReceipt, 0, "a receipt of another worker")
+			}
+			if committed[wire.KeyOf(rec)] {
+				return nil, refuse(tasks.NotCommitted, 0, "an answer beside the commitment to it")
+			}
+			opens := wire.HashReceipt(v.Body, v.Nonce, worker)
+			add(rec.Job, deskEvent{ev: tasks.ReceiptIn{Receipt: rec, Opens: &opens}, receipt: &wire.SignedReceipt{Receipt: rec, Batch: batch}})
+		}
 	}
 	if r.Receipts != nil {
 		payload, err := openFrom(wire.DomainReceipts, wire.MaxReceipts, r.Receipts, from)
@@ -244,11 +300,11 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 	return wire.MarshalTaken(unknown)
 }
 
-// file leaves events at their job's desk. A job that is over still gives its
-// verdicts; known is false when this node holds no such job.
+// file leaves events at their job's desk. A job that is over, or that this node has
+// yielded, still gives its verdicts; known is false when there is nothing to say.
 func (s *Service) file(ctx context.Context, from peer.ID, job tasks.JobID, events []deskEvent) (known bool, err error) {
 	if d := s.desk(job); d != nil {
-		if !d.offer(events...) {
+		if !d.offer(idOf(from), events...) {
 			return true, refuse(tasks.WorkerBusy, time.Second, "too much waits at this job")
 		}
 		return true, nil
@@ -266,20 +322,28 @@ func (s *Service) file(ctx context.Context, from peer.ID, job tasks.JobID, event
 		return false, nil
 	case !rec.State.Over() && rec.Origin():
 		return true, notReady() // it is being taken up
-	case !rec.State.Over():
-		return false, nil
+	}
+	late := tasks.LateReceipt
+	if !rec.State.Over() { // this node has yielded the job
+		late = tasks.StaleTerm
 	}
 	var verdicts []tasks.Verdict
 	for _, e := range events {
-		if e.receipt == nil {
+		var k wire.ReceiptKey
+		switch ev := e.ev.(type) {
+		case tasks.ReceiptIn:
+			k = wire.KeyOf(ev.Receipt)
+		case tasks.CommitIn:
+			k = wire.CommitmentKey(ev.Commitment)
+		default:
 			continue
 		}
-		v, found, err := s.cfg.Store.VerdictOn(ctx, wire.KeyOf(e.receipt.Receipt))
+		v, found, err := s.cfg.Store.VerdictOn(ctx, k)
 		if err != nil {
 			return true, err
 		}
 		if !found || v.Status == tasks.Pending {
-			v.Status, v.Reason = tasks.Rejected, tasks.LateReceipt
+			v.Status, v.Reason = tasks.Rejected, late
 		}
 		verdicts = append(verdicts, v)
 	}

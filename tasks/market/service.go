@@ -148,6 +148,11 @@ func (s *Service) member(id peer.ID, joined bool) {
 		if s.bench != nil {
 			s.bench.seen(p)
 		}
+		for _, d := range s.allDesks() {
+			if !d.probed(id) {
+				d.push(tasks.PeerCame{Worker: p})
+			}
+		}
 		return
 	}
 	for _, d := range s.allDesks() {
@@ -219,33 +224,13 @@ func (s *Service) originConfig(id tasks.JobID) tasks.OriginConfig {
 	return c
 }
 
-// apply makes a change durable, trying again for a while: a full disk or a busy
-// database may pass. When it does not, the service ends.
-func (s *Service) apply(ctx context.Context, c wire.Change) error {
+// apply makes a change durable for the one goroutine that is st's.
+func (s *Service) apply(ctx context.Context, st *stall, c wire.Change) error {
 	if c.Empty() {
 		return nil
 	}
 	c.At = s.cfg.Now()
-	return s.durably(ctx, func(ctx context.Context) error { return s.cfg.Store.Apply(ctx, c) })
-}
-
-func (s *Service) durably(ctx context.Context, do func(context.Context) error) error {
-	var err error
-	for wait := 50 * time.Millisecond; wait < 10*time.Second; wait *= 2 {
-		if err = do(ctx); err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		s.log.Warn("store write failed", "err", err, "retry", wait)
-		if !sleep(ctx, wait) {
-			return ctx.Err()
-		}
-	}
-	err = fmt.Errorf("%w: %w", errStore, err)
-	s.crew.fail(err)
-	return err
+	return s.durably(ctx, st, func(ctx context.Context) error { return s.cfg.Store.Apply(ctx, c) })
 }
 
 // sleep waits, and reports false when ctx ended first.

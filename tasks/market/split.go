@@ -45,7 +45,7 @@ func (d *desk) split(ctx context.Context) (*tasks.Finish, error) {
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
 		list, err := d.planUntil(ctx)
 		if err == nil {
-			err := d.s.apply(ctx, wire.Change{Job: d.job.ID, Split: list})
+			err := d.s.apply(ctx, &d.stall, wire.Change{Job: d.job.ID, Split: list})
 			return nil, err
 		}
 		if ctx.Err() != nil {
@@ -59,6 +59,8 @@ func (d *desk) split(ctx context.Context) (*tasks.Finish, error) {
 		switch {
 		case errors.As(err, &fatal):
 			return &tasks.Finish{State: tasks.Failed, Reason: fatal.reason, Detail: clip(fatal.Error())}, nil
+		case d.s.cfg.Full(err): // as long as it takes
+			deadline = time.Now().Add(splitPatience)
 		case time.Now().After(deadline):
 			return &tasks.Finish{State: tasks.Failed, Reason: tasks.SplitFailed, Detail: clip(err.Error())}, nil
 		}
@@ -157,9 +159,15 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 	if err := d.checkSubmitter(ctx); err != nil {
 		return nil, err
 	}
-	for _, b := range d.submit.Blobs {
-		if err := d.s.cfg.Data.Put(ctx, d.job.ID, b.CID, b.Data); err != nil {
-			return nil, &fatalSplit{tasks.SplitFailed, fmt.Errorf("inline %s: %w", b.CID, err)}
+	if len(d.submit.Blobs) > 0 {
+		for i, err := range d.s.cfg.Data.PutAll(ctx, d.job.ID, d.submit.Blobs) {
+			if err == nil {
+				continue
+			}
+			if err = fmt.Errorf("inline %s: %w", d.submit.Blobs[i].CID, err); d.s.cfg.Full(err) {
+				return nil, err
+			}
+			return nil, &fatalSplit{tasks.SplitFailed, err}
 		}
 	}
 	from, ticket, err := d.providers()
@@ -190,7 +198,7 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 	list, err := tasks.PlanTasks(spec, sources, func(root tasks.CID, path string) (io.ReadCloser, error) {
 		return d.s.cfg.Data.Open(ctx, tasks.Span{Root: root, Path: path, Length: -1})
 	})
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !d.s.cfg.Full(err) {
 		return nil, &fatalSplit{tasks.SplitFailed, err}
 	}
 	return list, err

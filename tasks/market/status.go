@@ -42,7 +42,11 @@ func (s *Service) Jobs(ctx context.Context) ([]JobView, error) {
 	views := make([]JobView, 0, len(records))
 	for _, r := range records {
 		if !elsewhere(r) {
-			views = append(views, s.view(r))
+			v, err := s.view(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			views = append(views, v)
 		}
 	}
 	published, err := s.published(ctx, "")
@@ -63,7 +67,10 @@ func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 				return JobView{}, err
 			}
 		}
-		v := s.view(r)
+		v, err := s.view(ctx, r)
+		if err != nil {
+			return JobView{}, err
+		}
 		if sub, _, err := openSubmission(r.Submission); err == nil {
 			v.Spec = sub.Spec
 		}
@@ -83,8 +90,38 @@ func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 // node: what became of it is not known here.
 func elsewhere(r wire.JobRecord) bool { return r.Forgotten && !r.State.Over() }
 
+// errStalled says that a job's last step can't be made durable for now.
+var errStalled = errors.New("the job waits until its last step can be written down")
+
+// durable locks the desk for a look at its machine when all that it knows is on
+// disk: what a reader was told must not be undone by a crash.
+func (d *desk) durable(ctx context.Context) (unlock func(), err error) {
+	if d.ahead == nil { // made from disk, to be looked at
+		d.mu.Lock()
+		return d.mu.Unlock, nil
+	}
+	select {
+	case d.ahead <- struct{}{}:
+	default:
+		select {
+		case d.ahead <- struct{}{}:
+		case <-d.stall.begins():
+			return nil, errStalled
+		case <-ctx.Done():
+			return nil, fmt.Errorf("its last step is not durable yet: %w", ctx.Err())
+		}
+	}
+	d.mu.Lock()
+	unlock = func() { d.mu.Unlock(); <-d.ahead }
+	if d.lost {
+		unlock()
+		return nil, notReady()
+	}
+	return unlock, nil
+}
+
 // view adds what the machine says to what the store has.
-func (s *Service) view(r wire.JobRecord) JobView {
+func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 	r.Submission = nil
 	v := JobView{Record: r, Status: tasks.JobStatus{State: r.State, Reason: r.Reason, Detail: r.Detail, Tasks: r.Tasks, Output: r.Output, Size: r.Size}}
 	d := s.history(r.ID)
@@ -95,10 +132,17 @@ func (s *Service) view(r wire.JobRecord) JobView {
 		if r.State == tasks.Done {
 			v.Status.Decided = r.Tasks
 		}
-		return v
+		return v, nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	unlock, err := d.durable(ctx)
+	if w, ok := d.stall.why(); ok && errors.Is(err, errStalled) {
+		w.Tasks, v.Why = r.Tasks, []tasks.Wait{w}
+		return v, nil // what is on disk
+	}
+	if err != nil {
+		return v, err
+	}
+	defer unlock()
 	v.Spec = d.job.Spec
 	switch {
 	case d.origin != nil:
@@ -116,13 +160,17 @@ func (s *Service) view(r wire.JobRecord) JobView {
 		}
 		v.Why = []tasks.Wait{w}
 	}
-	return v
+	if w, ok := d.stall.why(); ok {
+		w.Tasks = v.Status.Tasks - v.Status.Decided
+		v.Why = append([]tasks.Wait{w}, v.Why...)
+	}
+	return v, nil
 }
 
 // whoIsThere says of whom work could be had, for a job that nobody works on.
 // next becomes sooner when this node's own pause ends before it.
 func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
-	members, paused, small := 0, 0, 0
+	members, paused, full, small := 0, 0, 0, 0
 	tooSmall := func(c p2p.Capacity) bool { // a zero is not known yet
 		return c.Memory > 0 && c.Memory < need.Memory || c.Cores > 0 && c.Cores < need.CPU
 	}
@@ -131,6 +179,9 @@ func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
 			members++
 			if m.Capacity.Paused {
 				paused++
+			}
+			if m.Capacity.Full {
+				full++
 			}
 			if tooSmall(m.Capacity) {
 				small++
@@ -141,6 +192,9 @@ func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
 	if members > 0 {
 		if text = fmt.Sprintf("; other members connected: %d", members); paused > 0 {
 			text += fmt.Sprintf(", %d of them paused", paused)
+		}
+		if full > 0 {
+			text += fmt.Sprintf(", %d of them whose disk is full", full)
 		}
 		if small > 0 {
 			text += fmt.Sprintf(", %d of them with less than the %v cores and %d MiB of memory that a task may use", small, need.CPU, need.Memory>>20)
@@ -156,6 +210,8 @@ func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
 		if text += "; this node itself is paused"; !own.Until.IsZero() && (next.IsZero() || own.Until.Before(*next)) {
 			*next = own.Until
 		}
+	case s.cfg.Room(context.Background()) != nil:
+		text += "; this node itself takes no work: " + s.cfg.Room(context.Background()).Error()
 	}
 	return text
 }
@@ -183,17 +239,22 @@ func (s *Service) published(ctx context.Context, id tasks.JobID) ([]JobView, err
 	}
 	origins := map[tasks.JobID]tasks.PeerID{}
 	why := map[tasks.JobID][]tasks.Wait{}
-	if err := s.hall.ask(ctx, func(h *hall) {
+	err = s.hall.ask(ctx, func(h *hall) {
 		for job, p := range h.submissions {
 			origins[job], why[job] = p.origin, p.machine.Why(time.Now())
 		}
-	}); err != nil && ctx.Err() != nil {
+	})
+	if err != nil && ctx.Err() != nil {
 		return nil, err
 	}
+	stalled, stalls := s.hall.stall.why()
 	var views []JobView
 	for _, r := range list {
 		if id != "" && r.ID != id {
 			continue
+		}
+		if stalls && r.Answer == nil {
+			why[r.ID] = []tasks.Wait{stalled}
 		}
 		v := JobView{Published: true, Origin: origins[r.ID], Why: why[r.ID], Answer: r.Answer,
 			Record: wire.JobRecord{ID: r.ID, Name: r.Name, Submitter: s.self, Published: true, Created: r.Created, Finished: r.Answered, Retention: r.Retention, State: tasks.Splitting}}
@@ -218,8 +279,11 @@ func (s *Service) Tasks(ctx context.Context, id tasks.JobID, stage tasks.Stage, 
 	if err != nil || o == nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	unlock, err := o.durable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if o.origin == nil {
 		return nil, nil
 	}
@@ -232,8 +296,11 @@ func (s *Service) Results(ctx context.Context, id tasks.JobID, stage tasks.Stage
 	if err != nil || o == nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	unlock, err := o.durable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if o.origin == nil {
 		return nil, nil
 	}
@@ -296,6 +363,9 @@ func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error 
 		select {
 		case <-d.done:
 		case <-ctx.Done():
+			if w, ok := d.stall.why(); ok { // it is cancelled when there is room
+				return &FullError{errors.New(w.Text)}
+			}
 			return ctx.Err()
 		}
 		d.mu.Lock()

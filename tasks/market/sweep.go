@@ -45,6 +45,9 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 		}
 		s.forgetHistory(j.ID)
 	}
+	if err := s.cfg.Store.TrimSaid(ctx, now.Add(-saidKept), saidMost); err != nil {
+		return err
+	}
 	published, err := s.cfg.Store.Published(ctx)
 	if err != nil {
 		return err
@@ -65,6 +68,12 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Verdicts on this node's work are kept for so long, and so many bytes of them.
+const (
+	saidKept = 30 * 24 * time.Hour
+	saidMost = 64 << 20
+)
 
 func expired(now, since time.Time, retention time.Duration) bool {
 	return !now.Before(since.Add(retention))

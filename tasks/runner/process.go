@@ -50,6 +50,7 @@ type child struct {
 	idleSince time.Time
 	budget    time.Duration // CPU that its hard limit allows in its life; 0: none
 	baseline  int64         // resident bytes after loading
+	piece     []byte        // of stdin on its way; kept from task to task
 
 	mu   sync.Mutex
 	why  *stop
@@ -267,10 +268,14 @@ func (c *child) load(ctx context.Context, p Program, t Task) (Result, error) {
 			return Result{}, fmt.Errorf("input %q: %w", name, err)
 		}
 	}
+	used, err := c.meter.cpu()
+	if err != nil {
+		return Result{}, c.failure(err)
+	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		c.watch(ctx, done, bounds{wall: cfg.LoadTime, cpu: cfg.LoadTime, resident: cfg.LoadMemory})
+		c.watch(ctx, done, used, bounds{wall: cfg.LoadTime, cpu: cfg.LoadTime, resident: cfg.LoadMemory})
 	})
 	ready, err := c.converse(m, module)
 	close(done)

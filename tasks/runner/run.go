@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,16 +26,11 @@ type bounds struct {
 	resident int64         // bytes
 }
 
-// watch meters the child until done, stops it beyond a bound, and pauses it
+// watch meters the child, which had used first of CPU, until done, stops it beyond a bound, and pauses it
 // while all programs together take more CPU than they may. It gives the most
 // bytes that were resident.
-func (c *child) watch(ctx context.Context, done <-chan struct{}, b bounds) (peak int64) {
+func (c *child) watch(ctx context.Context, done <-chan struct{}, first time.Duration, b bounds) (peak int64) {
 	began := time.Now()
-	first, err := c.meter.cpu()
-	if err != nil {
-		c.kill(stop{err: fmt.Errorf("meter child: %w", err)})
-		return 0
-	}
 	seen := first
 	defer func() { // what the last tick missed
 		if used, err := c.meter.cpu(); err == nil {
@@ -117,11 +113,15 @@ func (c *child) run(ctx context.Context, t Task) (Result, error) {
 	var peak int64
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		peak = c.watch(ctx, done, bounds{
+		peak = c.watch(ctx, done, cpu, bounds{
 			wall: t.Limits.Timeout, cpu: t.cpuLimit(), resident: c.baseline + t.Limits.Memory + slackMemory,
 		})
 	})
-	wg.Go(func() { c.feed(t, done) })
+	if t.Stdin == nil {
+		c.feed(t, done)
+	} else {
+		wg.Go(func() { c.feed(t, done) })
+	}
 	got := collection{limit: t.Limits.Output, log: tail{max: c.r.cfg.LogBytes}, stdout: t.Stdout}
 	err = got.read(&c.frames)
 	if err != nil {
@@ -190,41 +190,59 @@ func (c *child) feed(t Task, done <-chan struct{}) {
 		seed := Seed(t.Job, t.Ref)
 		m.Seed = seed[:]
 	}
+	if t.Stdin == nil { // in one write, so that the child wakes once
+		var both bytes.Buffer
+		err := writeMessage(&both, frameTask, m)
+		if err == nil {
+			err = writeFrame(&both, frameEnd, nil)
+		}
+		if err == nil {
+			_, err = c.in.Write(both.Bytes())
+		}
+		c.fed(err, done)
+		return
+	}
 	err := writeMessage(c.in, frameTask, m)
-	if t.Stdin != nil {
-		buf := make([]byte, 64<<10)
-		for err == nil {
-			n, readErr := t.Stdin.Read(buf)
-			if n > 0 {
-				err = writeFrame(c.in, frameStdin, buf[:n])
-			}
-			if readErr == io.EOF {
-				break
-			}
-			if readErr != nil {
-				c.kill(stop{err: fmt.Errorf("read stdin: %w", readErr)})
-				return
-			}
-			select {
-			case <-done: // the program left the rest unread
-				readErr = io.EOF
-			default:
-			}
-			if readErr == io.EOF {
-				break
-			}
+	if c.piece == nil {
+		c.piece = make([]byte, 64<<10)
+	}
+	for err == nil {
+		n, readErr := t.Stdin.Read(c.piece)
+		if n > 0 {
+			err = writeFrame(c.in, frameStdin, c.piece[:n])
+		}
+		if readErr == io.EOF {
+			break
+		}
+		if readErr != nil {
+			c.kill(stop{err: fmt.Errorf("read stdin: %w", readErr)})
+			return
+		}
+		select {
+		case <-done: // the program left the rest unread
+			readErr = io.EOF
+		default:
+		}
+		if readErr == io.EOF {
+			break
 		}
 	}
 	if err == nil {
 		err = writeFrame(c.in, frameEnd, nil)
 	}
-	if err != nil {
-		select {
-		case <-done: // it died or was stopped, and whoever reads knows why
-		default:
-			if !errors.Is(err, os.ErrClosed) && !brokenPipe(err) {
-				c.kill(stop{err: fmt.Errorf("feed child: %w", err)})
-			}
+	c.fed(err, done)
+}
+
+// fed ends the child whose feeding failed by itself.
+func (c *child) fed(err error, done <-chan struct{}) {
+	if err == nil {
+		return
+	}
+	select {
+	case <-done: // it died or was stopped, and whoever reads knows why
+	default:
+		if !errors.Is(err, os.ErrClosed) && !brokenPipe(err) {
+			c.kill(stop{err: fmt.Errorf("feed child: %w", err)})
 		}
 	}
 }

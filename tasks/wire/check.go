@@ -100,6 +100,13 @@ func (c *checker) bytes(field string, v []byte, most int) []byte {
 	return v
 }
 
+func (c *checker) hash(field string, v []byte) (h tasks.Hash) {
+	if copy(h[:], v); len(v) != len(h) {
+		c.fail("%s of %d bytes is no SHA-256", field, len(v))
+	}
+	return h
+}
+
 func (c *checker) count(field string, n, most int) int {
 	if n > most {
 		c.fail("%d %s, the limit is %d", n, field, most)

@@ -11,12 +11,17 @@ import (
 // known from the stream and not sent.
 type WorkReport struct {
 	Jobs     []tasks.Report
+	Commits  []tasks.Commitment
+	Reveals  []byte // sealed; nil when there are none
 	Receipts []byte // sealed; nil when there are none
 }
 
 // MarshalReport encodes r.
 func MarshalReport(r WorkReport) ([]byte, error) {
-	m := &pb.Report{Receipts: r.Receipts}
+	m := &pb.Report{Receipts: r.Receipts, Reveals: r.Reveals}
+	for _, k := range r.Commits {
+		m.Commitments = append(m.Commitments, &pb.Commitment{Job: string(k.Job), Ref: refToPB(k.Ref), Replica: k.Replica, Lease: string(k.Lease), Hash: k.Hash[:]})
+	}
 	for _, j := range r.Jobs {
 		jr := &pb.JobReport{Job: string(j.Job), Held: textsOf(j.Held), Want: j.Want, Slots: j.Slots, QueueNs: int64(j.Queue)}
 		for _, ref := range j.Running {
@@ -34,7 +39,11 @@ func UnmarshalReport(b []byte, worker tasks.PeerID) (WorkReport, error) {
 		return WorkReport{}, err
 	}
 	c := &checker{}
-	r := WorkReport{Receipts: c.bytes("receipts", m.Receipts, MaxReceipts+MaxSmall)}
+	r := WorkReport{Receipts: c.bytes("receipts", m.Receipts, MaxReceipts+MaxSmall), Reveals: c.bytes("reveals", m.Reveals, MaxReceipts+MaxSmall)}
+	for _, k := range m.Commitments[:c.count("commitments", len(m.Commitments), MaxCommitments)] {
+		r.Commits = append(r.Commits, tasks.Commitment{Job: c.job("job", k.Job), Ref: c.ref(k.Ref), Replica: c.uint("replica", k.Replica, 1<<16),
+			Lease: c.lease("lease", k.Lease), Worker: worker, Hash: c.hash("commitment", k.Hash)})
+	}
 	for _, j := range m.Jobs[:c.count("jobs", len(m.Jobs), MaxLeases)] {
 		jr := tasks.Report{Job: c.job("job", j.Job), Worker: worker, Want: c.uint("want", j.Want, 1<<16),
 			Slots: c.uint("slots", j.Slots, 1<<16), Queue: c.duration("queue", j.QueueNs)}
@@ -78,6 +87,15 @@ type Orders struct {
 	Renewals []Renewal
 	Revokes  []Revocation
 	Verdicts [][]byte // sealed batches
+	Asks     []Ask
+}
+
+// Ask asks a worker to show what it committed to.
+type Ask struct {
+	Job     tasks.JobID
+	Ref     tasks.Ref
+	Replica uint32
+	Lease   tasks.LeaseID
 }
 
 // Renewal lets leases run for their full duration again.
@@ -105,6 +123,9 @@ func MarshalOrders(o Orders) ([]byte, error) {
 			pr.Refs = append(pr.Refs, refToPB(ref))
 		}
 		m.Revocations = append(m.Revocations, pr)
+	}
+	for _, a := range o.Asks {
+		m.Asks = append(m.Asks, &pb.Ask{Job: string(a.Job), Ref: refToPB(a.Ref), Replica: a.Replica, Lease: string(a.Lease)})
 	}
 	return encode("orders", MaxOrders, m)
 }
@@ -140,14 +161,19 @@ func UnmarshalOrders(b []byte) (Orders, error) {
 		}
 		o.Revokes = append(o.Revokes, n)
 	}
+	for _, a := range m.Asks[:c.count("asks", len(m.Asks), MaxCommitments)] {
+		o.Asks = append(o.Asks, Ask{Job: c.job("job", a.Job), Ref: c.ref(a.Ref), Replica: c.uint("replica", a.Replica, 1<<16), Lease: c.lease("lease", a.Lease)})
+	}
 	if c.err != nil {
 		return Orders{}, c.err
 	}
 	return o, nil
 }
 
-// RefusedLease is a lease that its worker did not take.
+// RefusedLease is a lease that its worker did not take, or was told to renew and
+// does not hold.
 type RefusedLease struct {
+	Job        tasks.JobID // "": of a lease in the same message
 	Lease      tasks.LeaseID
 	Reason     tasks.Reason
 	RetryAfter time.Duration
@@ -157,7 +183,7 @@ type RefusedLease struct {
 func MarshalOrdersReply(rs []RefusedLease) ([]byte, error) {
 	m := &pb.OrdersReply{}
 	for _, r := range rs {
-		m.Refused = append(m.Refused, &pb.RefusedLease{Lease: string(r.Lease), Reason: uint32(r.Reason), RetryAfterNs: int64(r.RetryAfter)})
+		m.Refused = append(m.Refused, &pb.RefusedLease{Job: string(r.Job), Lease: string(r.Lease), Reason: uint32(r.Reason), RetryAfterNs: int64(r.RetryAfter)})
 	}
 	return encode("orders reply", MaxReport, m)
 }
@@ -172,6 +198,9 @@ func UnmarshalOrdersReply(b []byte) ([]RefusedLease, error) {
 	var out []RefusedLease
 	for _, r := range m.Refused[:c.count("refused leases", len(m.Refused), MaxLeases)] {
 		n := RefusedLease{Lease: c.lease("lease", r.Lease), Reason: tasks.Reason(r.Reason), RetryAfter: c.duration("retry after", r.RetryAfterNs)}
+		if r.Job != "" {
+			n.Job = c.job("job", r.Job)
+		}
 		if n.Reason == tasks.OK {
 			c.fail("lease refused with reason 0")
 		}

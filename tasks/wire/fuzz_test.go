@@ -67,20 +67,28 @@ func FuzzVerdicts(f *testing.F) {
 		func(b []byte) ([]tasks.Verdict, error) { _, vs, err := UnmarshalVerdicts(b); return vs, err })
 }
 
+func FuzzReveals(f *testing.F) {
+	fuzz(f, func(t *rapid.T) []Reveal { return []Reveal{genReveal(t)} },
+		func(rs []Reveal) ([]byte, error) { return MarshalReveals("m", rs) },
+		func(b []byte) ([]Reveal, error) { _, rs, err := UnmarshalReveals(b); return rs, err })
+}
+
 func FuzzReport(f *testing.F) {
-	fuzz(f, func(t *rapid.T) WorkReport { return WorkReport{Jobs: []tasks.Report{{Job: genJob(t), Want: 2}}} },
+	fuzz(f, func(t *rapid.T) WorkReport {
+		return WorkReport{Jobs: []tasks.Report{{Job: genJob(t), Want: 2}}, Commits: []tasks.Commitment{genCommitment(t)}, Reveals: []byte{1}}
+	},
 		MarshalReport, func(b []byte) (WorkReport, error) { return UnmarshalReport(b, "") })
 }
 
 func FuzzOrders(f *testing.F) {
 	fuzz(f, func(t *rapid.T) Orders {
-		return Orders{Leases: [][]byte{{1}}, Revokes: []Revocation{{Job: genJob(t), Lease: genLeaseID(t)}}}
+		return Orders{Leases: [][]byte{{1}}, Revokes: []Revocation{{Job: genJob(t), Lease: genLeaseID(t)}}, Asks: []Ask{{Job: genJob(t), Ref: genRef(t), Lease: genLeaseID(t)}}}
 	}, MarshalOrders, UnmarshalOrders)
 }
 
 func FuzzOrdersReply(f *testing.F) {
 	fuzz(f, func(t *rapid.T) []RefusedLease {
-		return []RefusedLease{{Lease: genLeaseID(t), Reason: tasks.WorkerBusy}}
+		return []RefusedLease{{Lease: genLeaseID(t), Reason: tasks.WorkerBusy}, {Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.UnknownLease}}
 	}, MarshalOrdersReply, UnmarshalOrdersReply)
 }
 

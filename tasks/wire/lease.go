@@ -23,7 +23,7 @@ func MarshalLease(l tasks.Lease) ([]byte, error) {
 	m := &pb.Lease{
 		Id: string(l.ID), Job: string(l.Job), Term: l.Term, Origin: string(l.Origin), Worker: string(l.Worker), Program: string(l.Program),
 		Args: l.Args, Env: l.Env, Kind: string(l.Kind), Needs: resourcesToPB(l.Needs), Tasks: l.Tasks, Nondeterministic: l.Nondeterministic,
-		DurationNs: int64(l.Duration), GraceNs: int64(l.Grace),
+		DurationNs: int64(l.Duration), GraceNs: int64(l.Grace), Commit: l.Commit,
 	}
 	for _, a := range l.Assignments {
 		m.Assignments = append(m.Assignments, &pb.Assignment{Task: taskToPB(a.Task), Replica: a.Replica})
@@ -41,7 +41,7 @@ func UnmarshalLease(b []byte) (tasks.Lease, error) {
 	l := tasks.Lease{
 		ID: c.lease("lease", m.Id), Job: c.job("job", m.Job), Term: c.term(m.Term), Origin: c.peerID("origin", m.Origin), Worker: c.peerID("worker", m.Worker),
 		Program: c.cidText("program", m.Program), Args: c.args("args", m.Args), Env: c.env(m.Env), Kind: tasks.Kind(c.word("kind", m.Kind, 32)),
-		Needs: c.resources(m.Needs), Tasks: c.uint("tasks", m.Tasks, 1<<30), Nondeterministic: m.Nondeterministic,
+		Needs: c.resources(m.Needs), Tasks: c.uint("tasks", m.Tasks, 1<<30), Nondeterministic: m.Nondeterministic, Commit: m.Commit,
 		Duration: c.duration("duration", m.DurationNs), Grace: c.duration("grace", m.GraceNs),
 	}
 	if len(m.Assignments) == 0 {

@@ -33,13 +33,13 @@ func UnmarshalReceipts(b []byte) (mesh string, rs []tasks.Receipt, err error) {
 
 // MarshalReceipt encodes one receipt, as a store keeps it.
 func MarshalReceipt(r tasks.Receipt) ([]byte, error) {
-	return encode("receipt", MaxInline+MaxLog+MaxSmall, receiptToPB(r))
+	return encode("receipt", MaxReceipt, receiptToPB(r))
 }
 
 // UnmarshalReceipt decodes what MarshalReceipt wrote.
 func UnmarshalReceipt(b []byte) (tasks.Receipt, error) {
 	var m pb.Receipt
-	if err := decode("receipt", b, MaxInline+MaxLog+MaxSmall, 64, &m); err != nil {
+	if err := decode("receipt", b, MaxReceipt, 64, &m); err != nil {
 		return tasks.Receipt{}, err
 	}
 	c := &checker{}
@@ -80,7 +80,7 @@ func MarshalVerdicts(mesh string, vs []tasks.Verdict) ([]byte, error) {
 	m := &pb.Verdicts{Mesh: mesh}
 	for _, v := range vs {
 		m.Verdicts = append(m.Verdicts, &pb.Verdict{Job: string(v.Job), Ref: refToPB(v.Ref), Replica: v.Replica, Lease: string(v.Lease),
-			Worker: string(v.Worker), Status: uint32(v.Status), Reason: uint32(v.Reason)})
+			Worker: string(v.Worker), Status: uint32(v.Status), Reason: uint32(v.Reason), Related: v.Related})
 	}
 	return encode("verdicts", MaxVerdicts, m)
 }
@@ -95,7 +95,7 @@ func UnmarshalVerdicts(b []byte) (mesh string, vs []tasks.Verdict, err error) {
 	mesh = c.word("mesh", m.Mesh, 64)
 	for _, v := range m.Verdicts[:c.count("verdicts", len(m.Verdicts), MaxBatch)] {
 		vs = append(vs, tasks.Verdict{Job: c.job("job", v.Job), Ref: c.ref(v.Ref), Replica: c.uint("replica", v.Replica, 1<<16), Lease: c.lease("lease", v.Lease),
-			Worker: c.peerID("worker", v.Worker), Status: c.status(v.Status), Reason: tasks.Reason(v.Reason)})
+			Worker: c.peerID("worker", v.Worker), Status: c.status(v.Status), Reason: tasks.Reason(v.Reason), Related: v.Related})
 	}
 	if c.err != nil {
 		return "", nil, c.err

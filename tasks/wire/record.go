@@ -46,6 +46,11 @@ func KeyOf(r tasks.Receipt) ReceiptKey {
 	return ReceiptKey{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker}
 }
 
+// CommitmentKey names the receipt that c commits to.
+func CommitmentKey(c tasks.Commitment) ReceiptKey {
+	return ReceiptKey{Job: c.Job, Ref: c.Ref, Replica: c.Replica, Lease: c.Lease, Worker: c.Worker}
+}
+
 // VerdictKey names the receipt that v judges.
 func VerdictKey(v tasks.Verdict) ReceiptKey {
 	return ReceiptKey{Job: v.Job, Ref: v.Ref, Replica: v.Replica, Lease: v.Lease, Worker: v.Worker}
@@ -68,6 +73,32 @@ type OwedReceipt struct {
 	Origin  tasks.PeerID
 	Receipt tasks.Receipt
 	Until   time.Time // after it the origin takes it no more
+
+	// Of one that is committed to before it is shown.
+	Body  []byte // the bytes that were hashed; kept as they are
+	Nonce []byte // nil: it is not
+}
+
+// Commitment is what r binds its worker to.
+func (r OwedReceipt) Commitment() tasks.Commitment {
+	t := r.Receipt
+	return tasks.Commitment{Job: t.Job, Ref: t.Ref, Replica: t.Replica, Lease: t.Lease, Worker: t.Worker, Hash: HashReceipt(r.Body, r.Nonce, t.Worker)}
+}
+
+// SaidVerdicts is a batch of verdicts as its origin signed it, of which some end
+// receipts of this node.
+type SaidVerdicts struct {
+	Origin tasks.PeerID
+	Sealed []byte
+	Jobs   []tasks.JobID // that it speaks of
+	At     time.Time
+}
+
+// Settled are a worker's receipts that need be kept no more, and what was said of
+// them.
+type Settled struct {
+	Keys []ReceiptKey
+	Said []SaidVerdicts
 }
 
 // Tally counts what became of a peer's receipts, over all jobs.
@@ -87,6 +118,7 @@ type Change struct {
 	Split     []tasks.Task // not nil: the map stage, in order
 	Grants    []tasks.GrantRecord
 	Attempts  []tasks.Attempt
+	Commits   []tasks.Commitment
 	Receipts  []SignedReceipt
 	Verdicts  []tasks.Verdict
 	Results   []tasks.Result
@@ -96,7 +128,7 @@ type Change struct {
 
 // Empty reports whether there is nothing to make durable.
 func (c Change) Empty() bool {
-	return c.Term == 0 && c.Yielded == 0 && !c.Taken && !c.Forgotten && c.Split == nil && len(c.Grants) == 0 && len(c.Attempts) == 0 &&
+	return c.Term == 0 && c.Yielded == 0 && !c.Taken && !c.Forgotten && c.Split == nil && len(c.Grants) == 0 && len(c.Attempts) == 0 && len(c.Commits) == 0 &&
 		len(c.Receipts) == 0 && len(c.Verdicts) == 0 && len(c.Results) == 0 && c.Finish == nil && len(c.Tallies) == 0
 }
 

@@ -20,6 +20,7 @@ const (
 	DomainSubmission = "kith/submission/1"
 	DomainLease      = "kith/lease/1"
 	DomainReceipts   = "kith/receipts/1"
+	DomainReveals    = "kith/reveals/1"
 	DomainVerdicts   = "kith/verdicts/1"
 	DomainNotice     = "kith/notice/1"
 	DomainAnswer     = "kith/answer/1"
@@ -50,6 +51,8 @@ const (
 	MaxBatch       = 4 << 10 // receipts or verdicts under one signature
 	MaxSpans       = 1 << 16 // inputs of a reduce task, so map tasks before one
 	MaxLeases      = 256     // that one report speaks of
+	MaxCommitments = 1 << 10 // in one report, and asked for in one message
+	MaxReceipt     = MaxInline + MaxLog + MaxSmall
 )
 
 // ErrMalformed is wrapped by everything that a decoder refuses.

@@ -108,7 +108,7 @@ func genTask(t *rapid.T) tasks.Task {
 func genLease(t *rapid.T) tasks.Lease {
 	l := tasks.Lease{ID: genLeaseID(t), Job: genJob(t), Term: rapid.Uint64Max(1<<32).Draw(t, "term"), Origin: genPeer(t), Worker: genPeer(t), Program: genCID(t), Args: genTexts(t),
 		Env: genEnv(t), Kind: tasks.KindWasm, Needs: genResources(t), Tasks: rapid.Uint32Max(1<<30).Draw(t, "tasks"), Nondeterministic: rapid.Bool().Draw(t, "nd"),
-		Duration: genSpanTime(t), Grace: genSpanTime(t)}
+		Commit: rapid.Bool().Draw(t, "commit"), Duration: genSpanTime(t), Grace: genSpanTime(t)}
 	for range rapid.IntRange(1, 4).Draw(t, "assignments") {
 		l.Assignments = append(l.Assignments, tasks.Assignment{Task: genTask(t), Replica: rapid.Uint32Max(16).Draw(t, "replica")})
 	}
@@ -125,6 +125,25 @@ func genReceipt(t *rapid.T) tasks.Receipt {
 		r.Reason = tasks.Reason(rapid.Uint32Range(1, 400).Draw(t, "reason"))
 	}
 	return r
+}
+
+func genHash(t *rapid.T) (h tasks.Hash) {
+	copy(h[:], rapid.SliceOfN(rapid.Byte(), len(h), len(h)).Draw(t, "hash"))
+	return h
+}
+
+func genCommitment(t *rapid.T) tasks.Commitment {
+	return tasks.Commitment{Job: genJob(t), Ref: genRef(t), Replica: rapid.Uint32Max(16).Draw(t, "replica"), Lease: genLeaseID(t), Hash: genHash(t)}
+}
+
+func genReveal(t *rapid.T) Reveal {
+	r := genReceipt(t)
+	b, err := MarshalReceipt(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := genHash(t)
+	return Reveal{Receipt: r, Body: b, Nonce: h[:]}
 }
 
 func genSpec(t *rapid.T) tasks.Spec {
@@ -210,29 +229,38 @@ func TestRoundTrips(t *testing.T) {
 			func(rs []tasks.Receipt) ([]byte, error) { return MarshalReceipts("m", rs) },
 			func(b []byte) ([]tasks.Receipt, error) { _, rs, err := UnmarshalReceipts(b); return rs, err })
 	})
+	t.Run("reveals", func(t *testing.T) {
+		trip(t, func(t *rapid.T) []Reveal { return []Reveal{genReveal(t), genReveal(t)} },
+			func(rs []Reveal) ([]byte, error) { return MarshalReveals("m", rs) },
+			func(b []byte) ([]Reveal, error) { _, rs, err := UnmarshalReveals(b); return rs, err })
+	})
 	t.Run("verdicts", func(t *testing.T) {
 		trip(t, func(t *rapid.T) []tasks.Verdict {
 			return []tasks.Verdict{{Job: genJob(t), Ref: genRef(t), Lease: genLeaseID(t), Worker: genPeer(t),
-				Status: tasks.VerdictStatus(rapid.IntRange(1, 3).Draw(t, "status")), Reason: tasks.Reason(rapid.Uint32().Draw(t, "reason"))}}
+				Status: tasks.VerdictStatus(rapid.IntRange(1, 3).Draw(t, "status")), Reason: tasks.Reason(rapid.Uint32().Draw(t, "reason")),
+				Related: rapid.Bool().Draw(t, "related")}}
 		}, func(vs []tasks.Verdict) ([]byte, error) { return MarshalVerdicts("m", vs) },
 			func(b []byte) ([]tasks.Verdict, error) { _, vs, err := UnmarshalVerdicts(b); return vs, err })
 	})
 	t.Run("report", func(t *testing.T) {
 		worker := tasks.PeerID("w")
 		trip(t, func(t *rapid.T) WorkReport {
-			return WorkReport{Receipts: genBytes(t, 64), Jobs: []tasks.Report{{Job: genJob(t), Worker: worker, Held: []tasks.LeaseID{genLeaseID(t)},
+			k := genCommitment(t)
+			k.Worker = worker
+			return WorkReport{Receipts: genBytes(t, 64), Reveals: genBytes(t, 64), Commits: []tasks.Commitment{k}, Jobs: []tasks.Report{{Job: genJob(t), Worker: worker, Held: []tasks.LeaseID{genLeaseID(t)},
 				Running: []tasks.Ref{genRef(t)}, Want: 3, Slots: 2, Queue: genSpanTime(t)}}}
 		}, MarshalReport, func(b []byte) (WorkReport, error) { return UnmarshalReport(b, worker) })
 	})
 	t.Run("orders", func(t *testing.T) {
 		trip(t, func(t *rapid.T) Orders {
-			return Orders{Leases: [][]byte{{1}}, Verdicts: [][]byte{{2}}, Renewals: []Renewal{{Job: genJob(t), Leases: []tasks.LeaseID{genLeaseID(t)}}},
-				Revokes: []Revocation{{Job: genJob(t), Lease: genLeaseID(t), Refs: []tasks.Ref{genRef(t)}}, {Job: genJob(t), Lease: genLeaseID(t)}}}
+			return Orders{Leases: [][]byte{{1}}, Verdicts: [][]byte{{2}}, Asks: []Ask{{Job: genJob(t), Ref: genRef(t), Replica: 3, Lease: genLeaseID(t)}},
+				Renewals: []Renewal{{Job: genJob(t), Leases: []tasks.LeaseID{genLeaseID(t)}}},
+				Revokes:  []Revocation{{Job: genJob(t), Lease: genLeaseID(t), Refs: []tasks.Ref{genRef(t)}}, {Job: genJob(t), Lease: genLeaseID(t)}}}
 		}, MarshalOrders, UnmarshalOrders)
 	})
 	t.Run("orders reply", func(t *testing.T) {
 		trip(t, func(t *rapid.T) []RefusedLease {
-			return []RefusedLease{{Lease: genLeaseID(t), Reason: tasks.WorkerBusy, RetryAfter: genSpanTime(t)}}
+			return []RefusedLease{{Lease: genLeaseID(t), Reason: tasks.WorkerBusy, RetryAfter: genSpanTime(t)}, {Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.UnknownLease}}
 		}, MarshalOrdersReply, UnmarshalOrdersReply)
 	})
 	t.Run("taken", func(t *testing.T) {

@@ -1183,6 +1183,7 @@ type Lease struct {
 	Assignments      []*Assignment          `protobuf:"bytes,13,rep,name=assignments,proto3" json:"assignments,omitempty"`
 	DurationNs       int64                  `protobuf:"varint,14,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
 	GraceNs          int64                  `protobuf:"varint,15,opt,name=grace_ns,json=graceNs,proto3" json:"grace_ns,omitempty"`
+	Commit           bool                   `protobuf:"varint,16,opt,name=commit,proto3" json:"commit,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1320,6 +1321,13 @@ func (x *Lease) GetGraceNs() int64 {
 		return x.GraceNs
 	}
 	return 0
+}
+
+func (x *Lease) GetCommit() bool {
+	if x != nil {
+		return x.Commit
+	}
+	return false
 }
 
 type Usage struct {
@@ -1530,6 +1538,259 @@ func (x *Receipt) GetUsage() *Usage {
 	return nil
 }
 
+// Commitment binds to a receipt that is not shown; hash is of the receipt's bytes,
+// a nonce and the worker's peer ID.
+type Commitment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Ref           *Ref                   `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	Replica       uint32                 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Lease         string                 `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Commitment) Reset() {
+	*x = Commitment{}
+	mi := &file_tasks_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Commitment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Commitment) ProtoMessage() {}
+
+func (x *Commitment) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Commitment.ProtoReflect.Descriptor instead.
+func (*Commitment) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Commitment) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Commitment) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *Commitment) GetReplica() uint32 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Commitment) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *Commitment) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// Reveal shows what was committed to: the bytes of a Receipt, as they were hashed.
+type Reveal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Receipt       []byte                 `protobuf:"bytes,1,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	Nonce         []byte                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reveal) Reset() {
+	*x = Reveal{}
+	mi := &file_tasks_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reveal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reveal) ProtoMessage() {}
+
+func (x *Reveal) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reveal.ProtoReflect.Descriptor instead.
+func (*Reveal) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Reveal) GetReceipt() []byte {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+func (x *Reveal) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+// Reveals is what one worker's signature covers.
+type Reveals struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Reveals       []*Reveal              `protobuf:"bytes,2,rep,name=reveals,proto3" json:"reveals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reveals) Reset() {
+	*x = Reveals{}
+	mi := &file_tasks_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reveals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reveals) ProtoMessage() {}
+
+func (x *Reveals) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reveals.ProtoReflect.Descriptor instead.
+func (*Reveals) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Reveals) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *Reveals) GetReveals() []*Reveal {
+	if x != nil {
+		return x.Reveals
+	}
+	return nil
+}
+
+// Ask asks for a Reveal.
+type Ask struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Ref           *Ref                   `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	Replica       uint32                 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Lease         string                 `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_tasks_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_tasks_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_tasks_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Ask) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Ask) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *Ask) GetReplica() uint32 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Ask) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
 // Receipts is what one worker's signature covers.
 type Receipts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1541,7 +1802,7 @@ type Receipts struct {
 
 func (x *Receipts) Reset() {
 	*x = Receipts{}
-	mi := &file_tasks_proto_msgTypes[18]
+	mi := &file_tasks_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1814,7 @@ func (x *Receipts) String() string {
 func (*Receipts) ProtoMessage() {}
 
 func (x *Receipts) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[18]
+	mi := &file_tasks_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1827,7 @@ func (x *Receipts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipts.ProtoReflect.Descriptor instead.
 func (*Receipts) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{18}
+	return file_tasks_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Receipts) GetMesh() string {
@@ -1592,13 +1853,14 @@ type Verdict struct {
 	Worker        string                 `protobuf:"bytes,5,opt,name=worker,proto3" json:"worker,omitempty"`
 	Status        uint32                 `protobuf:"varint,6,opt,name=status,proto3" json:"status,omitempty"`
 	Reason        uint32                 `protobuf:"varint,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Related       bool                   `protobuf:"varint,8,opt,name=related,proto3" json:"related,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_tasks_proto_msgTypes[19]
+	mi := &file_tasks_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1872,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[19]
+	mi := &file_tasks_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1885,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{19}
+	return file_tasks_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Verdict) GetJob() string {
@@ -1675,6 +1937,13 @@ func (x *Verdict) GetReason() uint32 {
 	return 0
 }
 
+func (x *Verdict) GetRelated() bool {
+	if x != nil {
+		return x.Related
+	}
+	return false
+}
+
 // Verdicts is what one origin's signature covers.
 type Verdicts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1686,7 +1955,7 @@ type Verdicts struct {
 
 func (x *Verdicts) Reset() {
 	*x = Verdicts{}
-	mi := &file_tasks_proto_msgTypes[20]
+	mi := &file_tasks_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1967,7 @@ func (x *Verdicts) String() string {
 func (*Verdicts) ProtoMessage() {}
 
 func (x *Verdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[20]
+	mi := &file_tasks_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1980,7 @@ func (x *Verdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdicts.ProtoReflect.Descriptor instead.
 func (*Verdicts) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{20}
+	return file_tasks_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Verdicts) GetMesh() string {
@@ -1740,7 +2009,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_tasks_proto_msgTypes[21]
+	mi := &file_tasks_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +2021,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[21]
+	mi := &file_tasks_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +2034,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{21}
+	return file_tasks_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Result) GetRef() *Ref {
@@ -1811,7 +2080,7 @@ type JobReport struct {
 
 func (x *JobReport) Reset() {
 	*x = JobReport{}
-	mi := &file_tasks_proto_msgTypes[22]
+	mi := &file_tasks_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2092,7 @@ func (x *JobReport) String() string {
 func (*JobReport) ProtoMessage() {}
 
 func (x *JobReport) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[22]
+	mi := &file_tasks_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2105,7 @@ func (x *JobReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobReport.ProtoReflect.Descriptor instead.
 func (*JobReport) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{22}
+	return file_tasks_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JobReport) GetJob() string {
@@ -1887,13 +2156,15 @@ type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Jobs          []*JobReport           `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	Receipts      []byte                 `protobuf:"bytes,2,opt,name=receipts,proto3" json:"receipts,omitempty"`
+	Commitments   []*Commitment          `protobuf:"bytes,3,rep,name=commitments,proto3" json:"commitments,omitempty"`
+	Reveals       []byte                 `protobuf:"bytes,4,opt,name=reveals,proto3" json:"reveals,omitempty"` // sealed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_tasks_proto_msgTypes[23]
+	mi := &file_tasks_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2176,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[23]
+	mi := &file_tasks_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2189,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{23}
+	return file_tasks_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Report) GetJobs() []*JobReport {
@@ -1935,6 +2206,20 @@ func (x *Report) GetReceipts() []byte {
 	return nil
 }
 
+func (x *Report) GetCommitments() []*Commitment {
+	if x != nil {
+		return x.Commitments
+	}
+	return nil
+}
+
+func (x *Report) GetReveals() []byte {
+	if x != nil {
+		return x.Reveals
+	}
+	return nil
+}
+
 // Taken answers a report.
 type Taken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1945,7 +2230,7 @@ type Taken struct {
 
 func (x *Taken) Reset() {
 	*x = Taken{}
-	mi := &file_tasks_proto_msgTypes[24]
+	mi := &file_tasks_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2242,7 @@ func (x *Taken) String() string {
 func (*Taken) ProtoMessage() {}
 
 func (x *Taken) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[24]
+	mi := &file_tasks_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2255,7 @@ func (x *Taken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Taken.ProtoReflect.Descriptor instead.
 func (*Taken) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{24}
+	return file_tasks_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Taken) GetUnknown() []string {
@@ -1990,7 +2275,7 @@ type Renewal struct {
 
 func (x *Renewal) Reset() {
 	*x = Renewal{}
-	mi := &file_tasks_proto_msgTypes[25]
+	mi := &file_tasks_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2287,7 @@ func (x *Renewal) String() string {
 func (*Renewal) ProtoMessage() {}
 
 func (x *Renewal) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[25]
+	mi := &file_tasks_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2300,7 @@ func (x *Renewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
 func (*Renewal) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{25}
+	return file_tasks_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Renewal) GetJob() string {
@@ -2045,7 +2330,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_tasks_proto_msgTypes[26]
+	mi := &file_tasks_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2342,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[26]
+	mi := &file_tasks_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2355,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{26}
+	return file_tasks_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Revocation) GetJob() string {
@@ -2108,13 +2393,14 @@ type Orders struct {
 	Renewals      []*Renewal             `protobuf:"bytes,2,rep,name=renewals,proto3" json:"renewals,omitempty"`
 	Revocations   []*Revocation          `protobuf:"bytes,3,rep,name=revocations,proto3" json:"revocations,omitempty"`
 	Verdicts      [][]byte               `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"` // sealed
+	Asks          []*Ask                 `protobuf:"bytes,5,rep,name=asks,proto3" json:"asks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Orders) Reset() {
 	*x = Orders{}
-	mi := &file_tasks_proto_msgTypes[27]
+	mi := &file_tasks_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2412,7 @@ func (x *Orders) String() string {
 func (*Orders) ProtoMessage() {}
 
 func (x *Orders) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[27]
+	mi := &file_tasks_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2425,7 @@ func (x *Orders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Orders.ProtoReflect.Descriptor instead.
 func (*Orders) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{27}
+	return file_tasks_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Orders) GetLeases() [][]byte {
@@ -2170,19 +2456,27 @@ func (x *Orders) GetVerdicts() [][]byte {
 	return nil
 }
 
+func (x *Orders) GetAsks() []*Ask {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
 // Refused tells which leases a worker did not take.
 type RefusedLease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         string                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	Reason        uint32                 `protobuf:"varint,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	RetryAfterNs  int64                  `protobuf:"varint,3,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
+	Job           string                 `protobuf:"bytes,4,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RefusedLease) Reset() {
 	*x = RefusedLease{}
-	mi := &file_tasks_proto_msgTypes[28]
+	mi := &file_tasks_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2488,7 @@ func (x *RefusedLease) String() string {
 func (*RefusedLease) ProtoMessage() {}
 
 func (x *RefusedLease) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[28]
+	mi := &file_tasks_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,7 +2501,7 @@ func (x *RefusedLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedLease.ProtoReflect.Descriptor instead.
 func (*RefusedLease) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{28}
+	return file_tasks_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RefusedLease) GetLease() string {
@@ -2231,6 +2525,13 @@ func (x *RefusedLease) GetRetryAfterNs() int64 {
 	return 0
 }
 
+func (x *RefusedLease) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
 type OrdersReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Refused       []*RefusedLease        `protobuf:"bytes,1,rep,name=refused,proto3" json:"refused,omitempty"`
@@ -2240,7 +2541,7 @@ type OrdersReply struct {
 
 func (x *OrdersReply) Reset() {
 	*x = OrdersReply{}
-	mi := &file_tasks_proto_msgTypes[29]
+	mi := &file_tasks_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2553,7 @@ func (x *OrdersReply) String() string {
 func (*OrdersReply) ProtoMessage() {}
 
 func (x *OrdersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[29]
+	mi := &file_tasks_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2566,7 @@ func (x *OrdersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrdersReply.ProtoReflect.Descriptor instead.
 func (*OrdersReply) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{29}
+	return file_tasks_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OrdersReply) GetRefused() []*RefusedLease {
@@ -2290,7 +2591,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_tasks_proto_msgTypes[30]
+	mi := &file_tasks_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2603,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[30]
+	mi := &file_tasks_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2616,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{30}
+	return file_tasks_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Notice) GetJob() string {
@@ -2370,7 +2671,7 @@ type Follow struct {
 
 func (x *Follow) Reset() {
 	*x = Follow{}
-	mi := &file_tasks_proto_msgTypes[31]
+	mi := &file_tasks_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2683,7 @@ func (x *Follow) String() string {
 func (*Follow) ProtoMessage() {}
 
 func (x *Follow) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[31]
+	mi := &file_tasks_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2696,7 @@ func (x *Follow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follow.ProtoReflect.Descriptor instead.
 func (*Follow) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{31}
+	return file_tasks_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Follow) GetJob() string {
@@ -2425,7 +2726,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_tasks_proto_msgTypes[32]
+	mi := &file_tasks_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2738,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[32]
+	mi := &file_tasks_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2751,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{32}
+	return file_tasks_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Progress) GetJob() string {
@@ -2548,7 +2849,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_tasks_proto_msgTypes[33]
+	mi := &file_tasks_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2861,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[33]
+	mi := &file_tasks_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2874,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{33}
+	return file_tasks_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Ticket) GetJob() string {
@@ -2608,7 +2909,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_tasks_proto_msgTypes[34]
+	mi := &file_tasks_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2921,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[34]
+	mi := &file_tasks_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2934,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{34}
+	return file_tasks_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Answer) GetMesh() string {
@@ -2708,7 +3009,7 @@ type AnswerReply struct {
 
 func (x *AnswerReply) Reset() {
 	*x = AnswerReply{}
-	mi := &file_tasks_proto_msgTypes[35]
+	mi := &file_tasks_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +3021,7 @@ func (x *AnswerReply) String() string {
 func (*AnswerReply) ProtoMessage() {}
 
 func (x *AnswerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[35]
+	mi := &file_tasks_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +3034,7 @@ func (x *AnswerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerReply.ProtoReflect.Descriptor instead.
 func (*AnswerReply) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{35}
+	return file_tasks_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AnswerReply) GetAccepted() bool {
@@ -2754,7 +3055,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_tasks_proto_msgTypes[36]
+	mi := &file_tasks_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +3067,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_tasks_proto_msgTypes[36]
+	mi := &file_tasks_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +3080,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_tasks_proto_rawDescGZIP(), []int{36}
+	return file_tasks_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Grant) GetIndexes() []uint32 {
@@ -2907,7 +3208,7 @@ const file_tasks_proto_rawDesc = "" +
 	"\n" +
 	"Assignment\x12'\n" +
 	"\x04task\x18\x01 \x01(\v2\x13.kith.tasks.v1.TaskR\x04task\x12\x18\n" +
-	"\areplica\x18\x02 \x01(\rR\areplica\"\x83\x04\n" +
+	"\areplica\x18\x02 \x01(\rR\areplica\"\x9b\x04\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x12\n" +
@@ -2925,7 +3226,8 @@ const file_tasks_proto_rawDesc = "" +
 	"\vassignments\x18\r \x03(\v2\x19.kith.tasks.v1.AssignmentR\vassignments\x12\x1f\n" +
 	"\vduration_ns\x18\x0e \x01(\x03R\n" +
 	"durationNs\x12\x19\n" +
-	"\bgrace_ns\x18\x0f \x01(\x03R\agraceNs\x1a6\n" +
+	"\bgrace_ns\x18\x0f \x01(\x03R\agraceNs\x12\x16\n" +
+	"\x06commit\x18\x10 \x01(\bR\x06commit\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
@@ -2948,10 +3250,28 @@ const file_tasks_proto_rawDesc = "" +
 	"\x03log\x18\n" +
 	" \x01(\fR\x03log\x12\x16\n" +
 	"\x06runner\x18\v \x01(\tR\x06runner\x12*\n" +
-	"\x05usage\x18\f \x01(\v2\x14.kith.tasks.v1.UsageR\x05usage\"R\n" +
+	"\x05usage\x18\f \x01(\v2\x14.kith.tasks.v1.UsageR\x05usage\"\x88\x01\n" +
+	"\n" +
+	"Commitment\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12$\n" +
+	"\x03ref\x18\x02 \x01(\v2\x12.kith.tasks.v1.RefR\x03ref\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\rR\areplica\x12\x14\n" +
+	"\x05lease\x18\x04 \x01(\tR\x05lease\x12\x12\n" +
+	"\x04hash\x18\x05 \x01(\fR\x04hash\"8\n" +
+	"\x06Reveal\x12\x18\n" +
+	"\areceipt\x18\x01 \x01(\fR\areceipt\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"N\n" +
+	"\aReveals\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12/\n" +
+	"\areveals\x18\x02 \x03(\v2\x15.kith.tasks.v1.RevealR\areveals\"m\n" +
+	"\x03Ask\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12$\n" +
+	"\x03ref\x18\x02 \x01(\v2\x12.kith.tasks.v1.RefR\x03ref\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\rR\areplica\x12\x14\n" +
+	"\x05lease\x18\x04 \x01(\tR\x05lease\"R\n" +
 	"\bReceipts\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x122\n" +
-	"\breceipts\x18\x02 \x03(\v2\x16.kith.tasks.v1.ReceiptR\breceipts\"\xb9\x01\n" +
+	"\breceipts\x18\x02 \x03(\v2\x16.kith.tasks.v1.ReceiptR\breceipts\"\xd3\x01\n" +
 	"\aVerdict\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12$\n" +
 	"\x03ref\x18\x02 \x01(\v2\x12.kith.tasks.v1.RefR\x03ref\x12\x18\n" +
@@ -2959,7 +3279,8 @@ const file_tasks_proto_rawDesc = "" +
 	"\x05lease\x18\x04 \x01(\tR\x05lease\x12\x16\n" +
 	"\x06worker\x18\x05 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06status\x18\x06 \x01(\rR\x06status\x12\x16\n" +
-	"\x06reason\x18\a \x01(\rR\x06reason\"R\n" +
+	"\x06reason\x18\a \x01(\rR\x06reason\x12\x18\n" +
+	"\arelated\x18\b \x01(\bR\arelated\"R\n" +
 	"\bVerdicts\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x122\n" +
 	"\bverdicts\x18\x02 \x03(\v2\x16.kith.tasks.v1.VerdictR\bverdicts\"t\n" +
@@ -2974,10 +3295,12 @@ const file_tasks_proto_rawDesc = "" +
 	"\arunning\x18\x03 \x03(\v2\x12.kith.tasks.v1.RefR\arunning\x12\x12\n" +
 	"\x04want\x18\x04 \x01(\rR\x04want\x12\x14\n" +
 	"\x05slots\x18\x05 \x01(\rR\x05slots\x12\x19\n" +
-	"\bqueue_ns\x18\x06 \x01(\x03R\aqueueNs\"R\n" +
+	"\bqueue_ns\x18\x06 \x01(\x03R\aqueueNs\"\xa9\x01\n" +
 	"\x06Report\x12,\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x18.kith.tasks.v1.JobReportR\x04jobs\x12\x1a\n" +
-	"\breceipts\x18\x02 \x01(\fR\breceipts\"!\n" +
+	"\breceipts\x18\x02 \x01(\fR\breceipts\x12;\n" +
+	"\vcommitments\x18\x03 \x03(\v2\x19.kith.tasks.v1.CommitmentR\vcommitments\x12\x18\n" +
+	"\areveals\x18\x04 \x01(\fR\areveals\"!\n" +
 	"\x05Taken\x12\x18\n" +
 	"\aunknown\x18\x01 \x03(\tR\aunknown\"3\n" +
 	"\aRenewal\x12\x10\n" +
@@ -2988,16 +3311,18 @@ const file_tasks_proto_rawDesc = "" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\tR\x05lease\x12&\n" +
 	"\x04refs\x18\x03 \x03(\v2\x12.kith.tasks.v1.RefR\x04refs\x12\x10\n" +
-	"\x03all\x18\x04 \x01(\bR\x03all\"\xad\x01\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\"\xd5\x01\n" +
 	"\x06Orders\x12\x16\n" +
 	"\x06leases\x18\x01 \x03(\fR\x06leases\x122\n" +
 	"\brenewals\x18\x02 \x03(\v2\x16.kith.tasks.v1.RenewalR\brenewals\x12;\n" +
 	"\vrevocations\x18\x03 \x03(\v2\x19.kith.tasks.v1.RevocationR\vrevocations\x12\x1a\n" +
-	"\bverdicts\x18\x04 \x03(\fR\bverdicts\"b\n" +
+	"\bverdicts\x18\x04 \x03(\fR\bverdicts\x12&\n" +
+	"\x04asks\x18\x05 \x03(\v2\x12.kith.tasks.v1.AskR\x04asks\"t\n" +
 	"\fRefusedLease\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x12$\n" +
-	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"D\n" +
+	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\x12\x10\n" +
+	"\x03job\x18\x04 \x01(\tR\x03job\"D\n" +
 	"\vOrdersReply\x125\n" +
 	"\arefused\x18\x01 \x03(\v2\x1b.kith.tasks.v1.RefusedLeaseR\arefused\"\x82\x01\n" +
 	"\x06Notice\x12\x10\n" +
@@ -3054,7 +3379,7 @@ func file_tasks_proto_rawDescGZIP() []byte {
 	return file_tasks_proto_rawDescData
 }
 
-var file_tasks_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_tasks_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_tasks_proto_goTypes = []any{
 	(*Split)(nil),        // 0: kith.tasks.v1.Split
 	(*Input)(nil),        // 1: kith.tasks.v1.Input
@@ -3074,32 +3399,36 @@ var file_tasks_proto_goTypes = []any{
 	(*Lease)(nil),        // 15: kith.tasks.v1.Lease
 	(*Usage)(nil),        // 16: kith.tasks.v1.Usage
 	(*Receipt)(nil),      // 17: kith.tasks.v1.Receipt
-	(*Receipts)(nil),     // 18: kith.tasks.v1.Receipts
-	(*Verdict)(nil),      // 19: kith.tasks.v1.Verdict
-	(*Verdicts)(nil),     // 20: kith.tasks.v1.Verdicts
-	(*Result)(nil),       // 21: kith.tasks.v1.Result
-	(*JobReport)(nil),    // 22: kith.tasks.v1.JobReport
-	(*Report)(nil),       // 23: kith.tasks.v1.Report
-	(*Taken)(nil),        // 24: kith.tasks.v1.Taken
-	(*Renewal)(nil),      // 25: kith.tasks.v1.Renewal
-	(*Revocation)(nil),   // 26: kith.tasks.v1.Revocation
-	(*Orders)(nil),       // 27: kith.tasks.v1.Orders
-	(*RefusedLease)(nil), // 28: kith.tasks.v1.RefusedLease
-	(*OrdersReply)(nil),  // 29: kith.tasks.v1.OrdersReply
-	(*Notice)(nil),       // 30: kith.tasks.v1.Notice
-	(*Follow)(nil),       // 31: kith.tasks.v1.Follow
-	(*Progress)(nil),     // 32: kith.tasks.v1.Progress
-	(*Ticket)(nil),       // 33: kith.tasks.v1.Ticket
-	(*Answer)(nil),       // 34: kith.tasks.v1.Answer
-	(*AnswerReply)(nil),  // 35: kith.tasks.v1.AnswerReply
-	(*Grant)(nil),        // 36: kith.tasks.v1.Grant
-	nil,                  // 37: kith.tasks.v1.Spec.EnvEntry
-	nil,                  // 38: kith.tasks.v1.Task.InputsEntry
-	nil,                  // 39: kith.tasks.v1.Lease.EnvEntry
+	(*Commitment)(nil),   // 18: kith.tasks.v1.Commitment
+	(*Reveal)(nil),       // 19: kith.tasks.v1.Reveal
+	(*Reveals)(nil),      // 20: kith.tasks.v1.Reveals
+	(*Ask)(nil),          // 21: kith.tasks.v1.Ask
+	(*Receipts)(nil),     // 22: kith.tasks.v1.Receipts
+	(*Verdict)(nil),      // 23: kith.tasks.v1.Verdict
+	(*Verdicts)(nil),     // 24: kith.tasks.v1.Verdicts
+	(*Result)(nil),       // 25: kith.tasks.v1.Result
+	(*JobReport)(nil),    // 26: kith.tasks.v1.JobReport
+	(*Report)(nil),       // 27: kith.tasks.v1.Report
+	(*Taken)(nil),        // 28: kith.tasks.v1.Taken
+	(*Renewal)(nil),      // 29: kith.tasks.v1.Renewal
+	(*Revocation)(nil),   // 30: kith.tasks.v1.Revocation
+	(*Orders)(nil),       // 31: kith.tasks.v1.Orders
+	(*RefusedLease)(nil), // 32: kith.tasks.v1.RefusedLease
+	(*OrdersReply)(nil),  // 33: kith.tasks.v1.OrdersReply
+	(*Notice)(nil),       // 34: kith.tasks.v1.Notice
+	(*Follow)(nil),       // 35: kith.tasks.v1.Follow
+	(*Progress)(nil),     // 36: kith.tasks.v1.Progress
+	(*Ticket)(nil),       // 37: kith.tasks.v1.Ticket
+	(*Answer)(nil),       // 38: kith.tasks.v1.Answer
+	(*AnswerReply)(nil),  // 39: kith.tasks.v1.AnswerReply
+	(*Grant)(nil),        // 40: kith.tasks.v1.Grant
+	nil,                  // 41: kith.tasks.v1.Spec.EnvEntry
+	nil,                  // 42: kith.tasks.v1.Task.InputsEntry
+	nil,                  // 43: kith.tasks.v1.Lease.EnvEntry
 }
 var file_tasks_proto_depIdxs = []int32{
 	0,  // 0: kith.tasks.v1.Input.split:type_name -> kith.tasks.v1.Split
-	37, // 1: kith.tasks.v1.Spec.env:type_name -> kith.tasks.v1.Spec.EnvEntry
+	41, // 1: kith.tasks.v1.Spec.env:type_name -> kith.tasks.v1.Spec.EnvEntry
 	1,  // 2: kith.tasks.v1.Spec.inputs:type_name -> kith.tasks.v1.Input
 	2,  // 3: kith.tasks.v1.Spec.reduce:type_name -> kith.tasks.v1.Reduce
 	3,  // 4: kith.tasks.v1.Spec.resources:type_name -> kith.tasks.v1.Resources
@@ -3109,30 +3438,35 @@ var file_tasks_proto_depIdxs = []int32{
 	7,  // 8: kith.tasks.v1.Offer.coord:type_name -> kith.tasks.v1.Coordinate
 	10, // 9: kith.tasks.v1.Task.ref:type_name -> kith.tasks.v1.Ref
 	11, // 10: kith.tasks.v1.Task.stdin:type_name -> kith.tasks.v1.Span
-	38, // 11: kith.tasks.v1.Task.inputs:type_name -> kith.tasks.v1.Task.InputsEntry
+	42, // 11: kith.tasks.v1.Task.inputs:type_name -> kith.tasks.v1.Task.InputsEntry
 	12, // 12: kith.tasks.v1.Tasks.tasks:type_name -> kith.tasks.v1.Task
 	12, // 13: kith.tasks.v1.Assignment.task:type_name -> kith.tasks.v1.Task
-	39, // 14: kith.tasks.v1.Lease.env:type_name -> kith.tasks.v1.Lease.EnvEntry
+	43, // 14: kith.tasks.v1.Lease.env:type_name -> kith.tasks.v1.Lease.EnvEntry
 	3,  // 15: kith.tasks.v1.Lease.needs:type_name -> kith.tasks.v1.Resources
 	14, // 16: kith.tasks.v1.Lease.assignments:type_name -> kith.tasks.v1.Assignment
 	10, // 17: kith.tasks.v1.Receipt.ref:type_name -> kith.tasks.v1.Ref
 	16, // 18: kith.tasks.v1.Receipt.usage:type_name -> kith.tasks.v1.Usage
-	17, // 19: kith.tasks.v1.Receipts.receipts:type_name -> kith.tasks.v1.Receipt
-	10, // 20: kith.tasks.v1.Verdict.ref:type_name -> kith.tasks.v1.Ref
-	19, // 21: kith.tasks.v1.Verdicts.verdicts:type_name -> kith.tasks.v1.Verdict
-	10, // 22: kith.tasks.v1.Result.ref:type_name -> kith.tasks.v1.Ref
-	10, // 23: kith.tasks.v1.JobReport.running:type_name -> kith.tasks.v1.Ref
-	22, // 24: kith.tasks.v1.Report.jobs:type_name -> kith.tasks.v1.JobReport
-	10, // 25: kith.tasks.v1.Revocation.refs:type_name -> kith.tasks.v1.Ref
-	25, // 26: kith.tasks.v1.Orders.renewals:type_name -> kith.tasks.v1.Renewal
-	26, // 27: kith.tasks.v1.Orders.revocations:type_name -> kith.tasks.v1.Revocation
-	28, // 28: kith.tasks.v1.OrdersReply.refused:type_name -> kith.tasks.v1.RefusedLease
-	11, // 29: kith.tasks.v1.Task.InputsEntry.value:type_name -> kith.tasks.v1.Span
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	10, // 19: kith.tasks.v1.Commitment.ref:type_name -> kith.tasks.v1.Ref
+	19, // 20: kith.tasks.v1.Reveals.reveals:type_name -> kith.tasks.v1.Reveal
+	10, // 21: kith.tasks.v1.Ask.ref:type_name -> kith.tasks.v1.Ref
+	17, // 22: kith.tasks.v1.Receipts.receipts:type_name -> kith.tasks.v1.Receipt
+	10, // 23: kith.tasks.v1.Verdict.ref:type_name -> kith.tasks.v1.Ref
+	23, // 24: kith.tasks.v1.Verdicts.verdicts:type_name -> kith.tasks.v1.Verdict
+	10, // 25: kith.tasks.v1.Result.ref:type_name -> kith.tasks.v1.Ref
+	10, // 26: kith.tasks.v1.JobReport.running:type_name -> kith.tasks.v1.Ref
+	26, // 27: kith.tasks.v1.Report.jobs:type_name -> kith.tasks.v1.JobReport
+	18, // 28: kith.tasks.v1.Report.commitments:type_name -> kith.tasks.v1.Commitment
+	10, // 29: kith.tasks.v1.Revocation.refs:type_name -> kith.tasks.v1.Ref
+	29, // 30: kith.tasks.v1.Orders.renewals:type_name -> kith.tasks.v1.Renewal
+	30, // 31: kith.tasks.v1.Orders.revocations:type_name -> kith.tasks.v1.Revocation
+	21, // 32: kith.tasks.v1.Orders.asks:type_name -> kith.tasks.v1.Ask
+	32, // 33: kith.tasks.v1.OrdersReply.refused:type_name -> kith.tasks.v1.RefusedLease
+	11, // 34: kith.tasks.v1.Task.InputsEntry.value:type_name -> kith.tasks.v1.Span
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_tasks_proto_init() }
@@ -3146,7 +3480,7 @@ func file_tasks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tasks_proto_rawDesc), len(file_tasks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
