@@ -60,9 +60,10 @@ type Data interface {
 	// Open reads length bytes (-1: to the end) of one file from offset. A span
 	// that the file does not have is an error, as is a folder.
 	Open(ctx context.Context, root tasks.CID, path string, offset, length int64) (io.ReadCloser, error)
-	// Fetch makes root/path whole on this node. progress may be nil and is
-	// never called at once from two goroutines.
-	Fetch(ctx context.Context, root tasks.CID, path string, progress func(Progress)) (Root, error)
+	// Fetch makes root/path whole on this node. from are multiaddrs, ending in
+	// /p2p/ID, of peers to ask first: members or not. progress may be nil and
+	// is never called at once from two goroutines.
+	Fetch(ctx context.Context, root tasks.CID, path string, from []string, progress func(Progress)) (Root, error)
 }
 
 // Uploads stores what a client sends.

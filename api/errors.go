@@ -38,6 +38,7 @@ const (
 	ReasonTooLarge     = "too-large"     // above the route's limit
 	ReasonRefused      = "refused"       // understood, and not allowed
 	ReasonBusy         = "busy"          // a queue is full: try again later
+	ReasonFull         = "full"          // no room on this node's disk
 	ReasonUnavailable  = "unavailable"   // not now: not ready, or nobody served it in time
 	ReasonNotServed    = "not-served"    // this node does not have the ability
 	ReasonConflict     = "conflict"      // not in the state that this needs
@@ -100,6 +101,14 @@ func Refused(r tasks.Reason, hint, format string, args ...any) *Error {
 func Busy(r tasks.Reason, after time.Duration, format string, args ...any) *Error {
 	e := NewError(http.StatusTooManyRequests, ReasonBusy, "try again later", format, args...)
 	e.Code, e.RetryAfter = uint32(r), max(1, int((after+time.Second-1)/time.Second))
+	return e
+}
+
+// Full says that this node has no room for it; r is OK when no reason of a task
+// or job fits.
+func Full(r tasks.Reason, format string, args ...any) *Error {
+	e := NewError(http.StatusInsufficientStorage, ReasonFull, "free some room on the disk, or with kith unpin and kith gc; or start with a larger --disk", format, args...)
+	e.Code = uint32(r)
 	return e
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"path/filepath"
 	"testing"
@@ -57,6 +58,21 @@ func FuzzTarFiles(f *testing.F) {
 					return
 				}
 			}
+		}
+	})
+}
+
+// A job's spec is a spec or a fault of the request that says so.
+func FuzzParseSpec(f *testing.F) {
+	for _, text := range []string{"{}", `{"name":"x","program":"bafy"}`, "name: x", `{"retention":"24h","resources":{"memory":"256Mi"}}`,
+		`{"resources":{"memory":-1}}`, `{"inputs":[{"source":"b","split":{"by":"lines","size":1}}]}`, "[", `{"unknown":1}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, err := ParseSpec(text)
+		var e *Error
+		if err != nil && (!errors.As(err, &e) || e.Status < 400 || e.Status >= 500) {
+			t.Errorf("%v", err)
 		}
 	})
 }

@@ -67,8 +67,10 @@ func (s *Server) dataRoutes() {
 	s.handleStream(data("GET", "/api/v1/data/{cid}/ls", "ls", "List a folder"),
 		[]*huma.Param{cidParam, insideParam, queryParam("recursive", huma.TypeBoolean, "all below it")},
 		nil, []body{{media: MediaNDJSON, schema: schemas.Schema(entryType, true, "Entry"), text: "One entry a line"}}, s.list)
+	from := &huma.Param{Name: "from", In: "query", Description: "multiaddrs, ending in /p2p/ID, of peers to ask first, at most 64; they need not be members",
+		Schema: &huma.Schema{Type: huma.TypeArray, Items: stringSchema}}
 	s.handleStream(data("POST", "/api/v1/data/{cid}/fetch", "fetch", "Make content whole on this node"),
-		[]*huma.Param{cidParam, insideParam}, nil,
+		[]*huma.Param{cidParam, insideParam, from}, nil,
 		[]body{{media: MediaNDJSON, schema: schemas.Schema(fetchType, true, "FetchLine"), text: "Progress lines, then the root or an error"}}, s.fetch)
 }
 
@@ -359,16 +361,23 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 	return s.cfg.Backend.Data.Walk(r.Context(), root, p, recursive, func(e Entry) error { return enc.Encode(e) })
 }
 
+// maxFrom is how many peers one fetch may name.
+const maxFrom = 64
+
 // fetch tells progress at most ten times a second.
 func (s *Server) fetch(w http.ResponseWriter, r *http.Request) error {
 	root, p, err := target(r)
 	if err != nil {
 		return err
 	}
+	from := r.URL.Query()["from"]
+	if len(from) > maxFrom {
+		return Invalid("name a few that are known to have it", "from: %d peers, the most is %d", len(from), maxFrom)
+	}
 	w.Header().Set("Content-Type", MediaNDJSON)
 	enc, ctl := json.NewEncoder(w), http.NewResponseController(w)
 	var last time.Time
-	got, err := s.cfg.Backend.Data.Fetch(r.Context(), root, p, func(pr Progress) {
+	got, err := s.cfg.Backend.Data.Fetch(r.Context(), root, p, from, func(pr Progress) {
 		if time.Since(last) < 100*time.Millisecond {
 			return
 		}

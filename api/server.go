@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,11 +131,28 @@ func New(cfg Config) (*Server, error) {
 	s.jobRoutes()
 	s.eventRoutes()
 	s.opsRoutes()
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, NotFound("GET /openapi.json lists every route", "no route %s %s", r.Method, r.URL.Path))
-	})
+	s.mux.HandleFunc("/", s.noRoute)
 	s.handler = s.guard(s.mux)
 	return s, nil
+}
+
+// noRoute answers what no route took: 405 where the path has another method.
+func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) {
+	const hint = "GET /openapi.json lists every route"
+	var allow []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = m
+		if _, pattern := s.mux.Handler(other); pattern != "/" && pattern != "" {
+			allow = append(allow, m)
+		}
+	}
+	if len(allow) == 0 {
+		writeError(w, NotFound(hint, "no route %s %s", r.Method, r.URL.Path))
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	writeError(w, NewError(http.StatusMethodNotAllowed, ReasonInvalid, hint, "%s takes %s, not %s", r.URL.Path, strings.Join(allow, " or "), r.Method))
 }
 
 // Handler serves the API without a listener, for tests and embedding.

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,6 +76,7 @@ func problemOf(t *testing.T, w *httptest.ResponseRecorder) api.Error {
 func TestGuard(t *testing.T) {
 	for _, tt := range []struct {
 		name, listen, path string
+		method             string // GET
 		hosts              []string
 		header             []string
 		status             int
@@ -89,6 +91,7 @@ func TestGuard(t *testing.T) {
 		{name: "token alone", path: "/api/v1/status", header: []string{"Authorization: " + token}, status: 401, reason: "unauthorized"},
 		{name: "unknown route needs the token", path: "/nope", header: []string{"-Authorization: "}, status: 401, reason: "unauthorized"},
 		{name: "unknown route", path: "/nope", status: 404, reason: "not-found"},
+		{name: "wrong method", method: "DELETE", path: "/api/v1/jobs", status: 405, reason: "invalid"},
 		{name: "document needs the token", path: "/openapi.json", header: []string{"-Authorization: "}, status: 401, reason: "unauthorized"},
 		{name: "metrics need the token", path: "/metrics", header: []string{"-Authorization: "}, status: 401, reason: "unauthorized"},
 		{name: "health needs none", path: "/healthz", header: []string{"-Authorization: "}, status: 200},
@@ -114,7 +117,7 @@ func TestGuard(t *testing.T) {
 					c.Listen = tt.listen
 				}
 			})
-			w := ask(t, s.Handler(), "GET", tt.path, nil, tt.header...)
+			w := ask(t, s.Handler(), cmp.Or(tt.method, "GET"), tt.path, nil, tt.header...)
 			if w.Code != tt.status {
 				t.Fatalf("status %d, want %d: %s", w.Code, tt.status, w.Body)
 			}

@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/kith-mesh/kith/api"
+	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/storage"
 	"github.com/kith-mesh/kith/storage/transfer"
 	"github.com/kith-mesh/kith/tasks"
@@ -32,6 +35,7 @@ type dataBackend struct {
 	scratch  string // for folders on their way into the store
 	now      func() time.Time
 	settling func() bool // members that are known are still being dialled; nil: never
+	connect  func(context.Context, peer.AddrInfo) error
 }
 
 // parseCID reads a CID that a user gave.
@@ -58,8 +62,10 @@ func dataError(err error) error {
 		return api.Invalid("name a file inside it, or use kith get", "%v", err)
 	case errors.Is(err, storage.ErrNotDir):
 		return api.NotFound("", "%v", err)
-	case errors.Is(err, storage.ErrFull):
-		return api.Unavailable("free some with kith unpin and kith gc, or start with a larger --disk", "%v", err)
+	case isFull(err):
+		return api.Full(tasks.OK, "%v", err)
+	case errors.Is(err, storage.ErrNoPath):
+		return api.NotFound("kith ls shows what the folder holds", "%v", err)
 	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrIncomplete), errors.Is(err, transfer.ErrUnavailable):
 		return api.NotFound("no connected peer has it; kith peers shows who is there", "%v", err)
 	case errors.Is(err, storage.ErrNode), errors.Is(err, storage.ErrEscape):
@@ -71,8 +77,12 @@ func dataError(err error) error {
 }
 
 // bring fetches what the span needs and is not here.
-func (d *dataBackend) bring(ctx context.Context, span storage.Span, progress func(api.Progress)) error {
-	if done, err := d.store.CompleteSpan(ctx, span); done || err != nil && !errors.Is(err, storage.ErrNotFound) {
+func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []string, progress func(api.Progress)) error {
+	hints, err := parsePeers(from)
+	if err != nil {
+		return err
+	}
+	if done, err := d.store.CompleteSpan(ctx, span); done || err != nil && !errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrNoPath) {
 		return err
 	}
 	var tell func(done, total int64)
@@ -80,7 +90,10 @@ func (d *dataBackend) bring(ctx context.Context, span storage.Span, progress fun
 		tell = func(done, total int64) { progress(api.Progress{Done: done, Total: max(total, 0)}) }
 	}
 	want := transfer.Want{Root: span.Root, Path: span.Path, Offset: span.Offset, Length: span.Length}
-	err := d.transfer.Fetch(ctx, want, tell)
+	if want.From, err = d.reach(ctx, hints); err != nil {
+		return err
+	}
+	err = d.transfer.Fetch(ctx, want, tell)
 	if d.settling == nil || !errors.Is(err, transfer.ErrUnavailable) {
 		return err
 	}
@@ -96,6 +109,39 @@ func (d *dataBackend) bring(ctx context.Context, span storage.Span, progress fun
 		err = d.transfer.Fetch(ctx, want, tell)
 	}
 	return err
+}
+
+// parsePeers reads the peers that a user named.
+func parsePeers(from []string) ([]peer.AddrInfo, error) {
+	addrs := make([]ma.Multiaddr, 0, len(from))
+	for _, text := range from {
+		a, err := ma.NewMultiaddr(text)
+		if err == nil {
+			_, err = peer.AddrInfoFromP2pAddr(a)
+		}
+		if err != nil {
+			return nil, api.Invalid("write it as /ip4/192.0.2.1/tcp/4001/p2p/ID; 'ipfs id' and 'kith id' print such lines", "from: %q names no peer: %v", text, err)
+		}
+		addrs = append(addrs, a)
+	}
+	return peer.AddrInfosFromP2pAddrs(addrs...)
+}
+
+// reach connects to peers that a user named, members or not. One that answers
+// is enough.
+func (d *dataBackend) reach(ctx context.Context, peers []peer.AddrInfo) (ids []peer.ID, err error) {
+	var failed []error
+	for _, p := range peers {
+		if err := d.connect(ctx, p); err != nil && !errors.Is(err, p2p.ErrStranger) {
+			failed = append(failed, err)
+			continue
+		}
+		ids = append(ids, p.ID)
+	}
+	if len(ids) == 0 && len(failed) > 0 {
+		return nil, api.Unavailable("look at the address, and whether that node runs", "%v", errors.Join(failed...))
+	}
+	return ids, nil
 }
 
 // Just after its start a node is not yet connected to all whom it knows, and one
@@ -127,7 +173,7 @@ func (d *dataBackend) Stat(ctx context.Context, root tasks.CID, path string) (ap
 	defer d.store.Use(c)()
 	e, err := d.store.Stat(ctx, c, path)
 	if errors.Is(err, storage.ErrNotFound) {
-		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil); err == nil {
+		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil, nil); err == nil {
 			e, err = d.store.Stat(ctx, c, path)
 		}
 	}
@@ -145,7 +191,7 @@ func (d *dataBackend) Walk(ctx context.Context, root tasks.CID, path string, rec
 	}
 	defer d.store.Use(c)()
 	if recursive {
-		if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, nil); err != nil {
+		if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, nil, nil); err != nil {
 			return dataError(err)
 		}
 		return dataError(d.store.Walk(ctx, c, path, func(e storage.Entry) error { return f(entryOf(e, path)) }))
@@ -164,7 +210,7 @@ func (d *dataBackend) Walk(ctx context.Context, root tasks.CID, path string, rec
 	entries, err := d.store.Ls(ctx, c, path)
 	if err != nil {
 		// A folder whose own nodes are many may be here in part only.
-		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil); err == nil {
+		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil, nil); err == nil {
 			entries, err = d.store.Ls(ctx, c, path)
 		}
 	}
@@ -185,19 +231,19 @@ func (d *dataBackend) Open(ctx context.Context, root tasks.CID, path string, off
 		return nil, err
 	}
 	defer d.store.Use(c)()
-	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length}, nil); err != nil {
+	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length}, nil, nil); err != nil {
 		return nil, dataError(err)
 	}
 	r, err := d.store.Open(ctx, c, path, offset, length)
 	return r, dataError(err)
 }
 
-func (d *dataBackend) Fetch(ctx context.Context, root tasks.CID, path string, progress func(api.Progress)) (api.Root, error) {
+func (d *dataBackend) Fetch(ctx context.Context, root tasks.CID, path string, from []string, progress func(api.Progress)) (api.Root, error) {
 	c, err := parseCID(root)
 	if err != nil {
 		return api.Root{}, err
 	}
-	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, progress); err != nil {
+	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, from, progress); err != nil {
 		return api.Root{}, dataError(err)
 	}
 	e, err := d.store.Stat(ctx, c, path)
@@ -335,7 +381,7 @@ func writeUpload(top *os.Root, f api.File) error {
 }
 
 func (d *dataBackend) Pin(ctx context.Context, root tasks.CID, keep time.Duration) (api.Root, error) {
-	r, err := d.Fetch(ctx, root, "", nil)
+	r, err := d.Fetch(ctx, root, "", nil, nil)
 	if err != nil {
 		return r, err
 	}
@@ -408,7 +454,7 @@ func (d *dataBackend) ExportCAR(ctx context.Context, root tasks.CID, w io.Writer
 		return err
 	}
 	defer d.store.Use(c)()
-	if err := d.bring(ctx, storage.Whole(c), nil); err != nil {
+	if err := d.bring(ctx, storage.Whole(c), nil, nil); err != nil {
 		return dataError(err)
 	}
 	return dataError(d.store.ExportCAR(ctx, c, w))

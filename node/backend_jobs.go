@@ -29,9 +29,12 @@ func jobError(err error) error {
 	var known *api.Error
 	var busy *market.BusyError
 	var spec *tasks.SpecError
+	var full *market.FullError
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
+	case errors.As(err, &full), isFull(err):
+		return api.Full(tasks.OriginFull, "%v", err)
 	case errors.Is(err, market.ErrNoJob):
 		return api.NotFound("kith jobs lists them", "%v", err)
 	case errors.As(err, &spec):
@@ -354,6 +357,11 @@ func (b *jobsBackend) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) (
 	if err != nil {
 		return nil, jobError(err)
 	}
+	if len(records) == 0 {
+		if err := b.hasTask(ctx, id, ref); err != nil {
+			return nil, err
+		}
+	}
 	out := make([]api.Log, 0, len(records))
 	for _, r := range records {
 		text := string(r.Receipt.Log)
@@ -363,6 +371,25 @@ func (b *jobsBackend) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) (
 		out = append(out, api.Log{Stage: stageNames[ref.Stage], Index: ref.Index, Replica: r.Receipt.Replica, Worker: string(r.Receipt.Worker), Text: text})
 	}
 	return out, nil
+}
+
+// hasTask fails when the job was split and has no such task.
+func (b *jobsBackend) hasTask(ctx context.Context, id tasks.JobID, ref tasks.Ref) error {
+	v, err := b.n.market.Job(ctx, id)
+	if err != nil || v.Status.Tasks == 0 {
+		return jobError(err)
+	}
+	maps := v.Status.Tasks
+	if v.Spec.Reduce != nil {
+		maps--
+	}
+	switch {
+	case ref.Stage == tasks.StageReduce && v.Spec.Reduce == nil:
+		return api.NotFound("", "job %s has no reduce", id)
+	case ref.Stage == tasks.StageMap && ref.Index >= maps:
+		return api.NotFound("", "job %s has no task %d: its map tasks are 0 to %d", id, ref.Index, maps-1)
+	}
+	return nil
 }
 
 // Results shows what the job came to.

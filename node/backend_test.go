@@ -12,6 +12,7 @@ import (
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/api/client"
+	"github.com/kith-mesh/kith/node/state"
 	"github.com/kith-mesh/kith/storage"
 	"github.com/kith-mesh/kith/storage/transfer"
 	"github.com/kith-mesh/kith/tasks"
@@ -46,7 +47,11 @@ func TestErrorsHaveTheirPlace(t *testing.T) {
 		{dataError, storage.ErrSpan, 416},
 		{dataError, storage.ErrIsDir, 422},
 		{dataError, storage.ErrNotDir, 404},
-		{dataError, storage.ErrFull, 503},
+		{dataError, storage.ErrFull, 507},
+		{dataError, storage.ErrNoPath, 404},
+		{dataError, state.ErrFull, 507},
+		{jobError, &market.FullError{Err: plain}, 507},
+		{jobError, storage.ErrFull, 507},
 		{dataError, storage.ErrNotFound, 404},
 		{dataError, storage.ErrIncomplete, 404},
 		{dataError, transfer.ErrUnavailable, 404},
@@ -96,9 +101,9 @@ func TestAPIRefusals(t *testing.T) {
 		ask    func() error
 	}{
 		{"a job that is not", 404, func() error { _, err := c.Job(ctx, strings.Repeat("a", 52)); return err }},
-		{"no CID", 422, func() error { _, err := c.Fetch(ctx, "nonsense", "", nil); return err }},
-		{"a path that is not", 404, func() error { _, err := c.Fetch(ctx, here, "x", nil); return err }},
-		{"what nobody has", 404, func() error { _, err := c.Fetch(ctx, sum(t, "nobody"), "", nil); return err }},
+		{"no CID", 422, func() error { _, err := c.Fetch(ctx, "nonsense", "", nil, nil); return err }},
+		{"a path that is not", 404, func() error { _, err := c.Fetch(ctx, here, "x", nil, nil); return err }},
+		{"what nobody has", 404, func() error { _, err := c.Fetch(ctx, sum(t, "nobody"), "", nil, nil); return err }},
 		{"a span past the end", 416, func() error {
 			r, err := c.Cat(ctx, here, "", 10, 1)
 			if err == nil {

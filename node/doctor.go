@@ -116,16 +116,28 @@ func (n *Node) Doctor(ctx context.Context) ([]api.Check, error) {
 func (n *Node) doctor(ctx context.Context, v vitals) []api.Check {
 	addrs := func() ([]ma.Multiaddr, error) { return v.addrs, nil }
 	return examine(ctx, []step{
-		{"disk", func(context.Context) finding { return checkDisk(n.cfg.Home, n.cfg.minFree) }},
+		{"disk", func(ctx context.Context) finding { return n.checkRoom(ctx) }},
 		{"token", func(context.Context) finding { return checkToken(n.cfg.Home, n.cfg.Now()) }},
 		{"listen", func(ctx context.Context) finding { return checkListening(ctx, v.addrs) }},
 		{"address", func(context.Context) finding { return checkAddress(n.cfg.Listen, addrs) }},
 		{"api", func(ctx context.Context) finding { return checkAPI(ctx, n.cfg.Home, n.cfg.APIListen, true) }},
 		{"members", func(context.Context) finding { return checkMembers(v) }},
 		{"clock", func(context.Context) finding { return checkClock(v) }},
-		{"reachability", func(context.Context) finding { return checkReachable(v.reach, v.loopback) }},
+		{"reachability", func(context.Context) finding { return checkReachable(v.reach, v.loopback, portOf(n.cfg.Listen)) }},
 		{"relay", func(context.Context) finding { return checkRelay(v.reach, v.loopback) }},
 	})
+}
+
+// checkRoom is checkDisk, and whether this node could make durable what it had to.
+func (n *Node) checkRoom(ctx context.Context) finding {
+	const fix = "free some room on the disk, or with kith unpin and kith gc, or start with a larger --disk; the node goes on by itself"
+	if err := n.market.Stalled(); err != nil {
+		return fail(fix, "jobs in hand stand still, since nothing can be made durable: %v", err)
+	}
+	if err := n.room(ctx); err != nil {
+		return fail(fix, "the node takes no jobs and no work: %v", err)
+	}
+	return checkDisk(n.cfg.Home, n.cfg.minFree)
 }
 
 // checkDisk writes, syncs, reads back and removes a file, and looks at the room.
@@ -418,18 +430,42 @@ func beside(ahead time.Duration) string {
 	return ahead.Round(time.Second).String() + " ahead of this one"
 }
 
+// portOf names what a router would have to forward, by the addresses that the node
+// is told to listen on.
+func portOf(listen []string) string {
+	var names []string
+	for _, s := range listen {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			continue
+		}
+		network, addr, err := manet.DialArgs(a)
+		if err != nil {
+			continue
+		}
+		_, port, err := net.SplitHostPort(addr)
+		if name := strings.ToUpper(strings.TrimRight(network, "46")) + " port " + port; err == nil && port != "0" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "its port"
+	}
+	return strings.Join(names, " and ")
+}
+
 // checkReachable says what members found when they dialled this node.
-func checkReachable(r p2p.Reachability, loopback bool) finding {
+func checkReachable(r p2p.Reachability, loopback bool, port string) finding {
 	switch r.State {
 	case p2p.ReachPublic:
 		return fine("members dialled %s", strings.Join(texts(r.Reachable), ", "))
 	case p2p.ReachPrivate, p2p.ReachRelayed:
-		return warn("forward port 4101 (TCP and UDP) in the router to this machine, or switch on UPnP there", "members could not dial %s; the node is %s", strings.Join(texts(r.Unreachable), ", "), r.State)
+		return warn("forward "+port+" in the router to this machine, or switch on UPnP there", "members could not dial %s; the node is %s", strings.Join(texts(r.Unreachable), ", "), r.State)
 	case p2p.ReachLocal:
 		if loopback {
 			return untried("the node listens on loopback only")
 		}
-		return warn("for members elsewhere, forward port 4101 in the router or use one member that is publicly reachable", "nothing public is listened on or mapped: this LAN alone can reach the node")
+		return warn("for members elsewhere, forward "+port+" in the router or use one member that is publicly reachable", "nothing public is listened on or mapped: this LAN alone can reach the node")
 	}
 	return untried("no member that could dial back has been asked yet")
 }

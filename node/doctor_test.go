@@ -444,10 +444,10 @@ func TestDoctorOnReach(t *testing.T) {
 		detail, fix string
 	}{
 		{"public", public, false, well, "reachability", "/ip4/1.2.3.4/tcp/4101", ""},
-		{"private, with a relay", p2p.Reachability{State: p2p.ReachPrivate, Unreachable: at, Relays: relay}, false, well.with("reachability", warned), "reachability", "could not dial /ip4/1.2.3.4", "forward port"},
+		{"private, with a relay", p2p.Reachability{State: p2p.ReachPrivate, Unreachable: at, Relays: relay}, false, well.with("reachability", warned), "reachability", "could not dial /ip4/1.2.3.4", "forward "},
 		{"relayed", p2p.Reachability{State: p2p.ReachRelayed, Unreachable: at, Relays: relay}, false, well.with("reachability", warned), "relay", "/p2p-circuit", ""},
 		{"private, without a relay", p2p.Reachability{State: p2p.ReachPrivate, Unreachable: at}, false, well.with("reachability", warned).with("relay", failed), "relay", "no member relays", "publicly reachable"},
-		{"nothing public", p2p.Reachability{State: p2p.ReachLocal}, false, well.with("reachability", warned).with("relay", skipped), "reachability", "LAN alone", "forward port"},
+		{"nothing public", p2p.Reachability{State: p2p.ReachLocal}, false, well.with("reachability", warned).with("relay", skipped), "reachability", "LAN alone", "forward "},
 		{"not asked yet", p2p.Reachability{State: p2p.ReachUnknown}, false, well.with("reachability", skipped).with("relay", skipped), "reachability", "has been asked yet", ""},
 		{"loopback", p2p.Reachability{State: p2p.ReachLocal}, true, alone, "relay", "loopback only", ""},
 	} {
@@ -495,5 +495,21 @@ func TestAddress(t *testing.T) {
 	}
 	if got := checkAddress([]string{"/ip4/0.0.0.0/tcp/1"}, func() ([]ma.Multiaddr, error) { return nil, errors.New("no netlink") }); got.state != failed || got.fix == "" {
 		t.Errorf("addresses not known: %+v", got)
+	}
+}
+
+// What a router would have to forward is what the node is told to listen on.
+func TestPortOf(t *testing.T) {
+	for _, c := range []struct {
+		listen []string
+		want   string
+	}{
+		{[]string{"/ip4/0.0.0.0/tcp/4101", "/ip6/::/tcp/4101", "/ip4/0.0.0.0/udp/4101/quic-v1", "/ip6/::/udp/4101/quic-v1"}, "TCP port 4101 and UDP port 4101"},
+		{[]string{"/ip4/0.0.0.0/tcp/5000"}, "TCP port 5000"},
+		{[]string{"/ip4/127.0.0.1/tcp/0"}, "its port"},
+	} {
+		if got := portOf(c.listen); got != c.want {
+			t.Errorf("portOf(%v) = %q, want %q", c.listen, got, c.want)
+		}
 	}
 }

@@ -26,7 +26,7 @@ type events struct {
 
 	mu   sync.Mutex
 	last uint64
-	kept []api.Event // ascending, at most eventsKept
+	kept []api.Event // ascending; the last eventsKept count
 	subs []*subscriber
 }
 
@@ -118,8 +118,8 @@ func (e *events) tell(ev api.Event) {
 	if ev.Time.IsZero() {
 		ev.Time = e.now()
 	}
-	if len(e.kept) == eventsKept {
-		e.kept = slices.Delete(e.kept, 0, 1)
+	if len(e.kept) == 2*eventsKept { // moved once in a while, not for each
+		e.kept = slices.Delete(e.kept, 0, eventsKept)
 	}
 	e.kept = append(e.kept, ev)
 	for _, s := range slices.Clone(e.subs) {
@@ -153,10 +153,11 @@ func (e *events) Subscribe(ctx context.Context, after uint64) (<-chan api.Event,
 		after = 0
 	}
 	var old []api.Event
-	if after > 0 && len(e.kept) > 0 && e.kept[0].ID > after+1 {
-		old = append(old, api.Event{ID: e.kept[0].ID - 1, Time: e.kept[0].Time, Kind: api.EventLost})
+	kept := e.kept[max(len(e.kept)-eventsKept, 0):]
+	if after > 0 && len(kept) > 0 && kept[0].ID > after+1 {
+		old = append(old, api.Event{ID: kept[0].ID - 1, Time: kept[0].Time, Kind: api.EventLost})
 	}
-	for _, ev := range e.kept {
+	for _, ev := range kept {
 		if ev.ID > after {
 			old = append(old, ev)
 		}

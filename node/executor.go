@@ -50,6 +50,25 @@ func (e *executor) workOver(job tasks.JobID) error {
 	return e.shared.forget(job)
 }
 
+// workDir is one task's folder, made by whoever first needs it: most tasks have
+// no file at all.
+type workDir struct {
+	path string
+	used bool
+}
+
+func (d *workDir) make() error {
+	d.used = true
+	return os.MkdirAll(d.path, 0o700)
+}
+
+func (d *workDir) remove() error {
+	if !d.used {
+		return nil
+	}
+	return os.RemoveAll(d.path)
+}
+
 // Run runs one task. Everything it needs must be in the store.
 func (e *executor) Run(ctx context.Context, x tasks.Execution) (out tasks.Outcome, err error) {
 	if x.Kind != tasks.KindWasm {
@@ -63,25 +82,27 @@ func (e *executor) Run(ctx context.Context, x tasks.Execution) (out tasks.Outcom
 		}
 		return tasks.Outcome{}, fmt.Errorf("load program: %w", err)
 	}
-	dir := filepath.Join(e.scratch, fmt.Sprintf("task-%d", e.serial.Add(1)))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return tasks.Outcome{}, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	inputs, release, err := e.inputs(ctx, x, filepath.Join(dir, "in"))
+	dir := workDir{path: filepath.Join(e.scratch, fmt.Sprintf("task-%d", e.serial.Add(1)))}
+	defer func() { err = errors.Join(err, dir.remove()) }()
+	inputs, release, err := e.inputs(ctx, x, &dir)
 	defer func() { err = errors.Join(err, release()) }()
 	if err != nil {
 		return failedInput(err)
 	}
 	stdin := &spans{ctx: ctx, store: e.store, rest: x.Stdin}
 	defer stdin.Close()
-	stdout := &spool{path: filepath.Join(dir, "stdout")}
+	var read io.Reader // none: the runner has nothing to read then
+	if len(x.Stdin) > 0 {
+		read = stdin
+	}
+	stdout := &spool{dir: &dir}
 	defer stdout.Close()
-	folder := filepath.Join(dir, "out")
+	folder := filepath.Join(dir.path, "out")
 	res, err := e.runner.Run(ctx, runner.Program{Key: string(x.Program), Wasm: program}, runner.Task{
 		Job: x.Job, Ref: x.Ref, Tasks: x.Tasks, Args: x.Args, Env: x.Env,
-		Stdin: stdin, Stdout: stdout, Inputs: inputs, Out: folder, Limits: x.Needs, Nondeterministic: x.Nondeterministic,
+		Stdin: read, Stdout: stdout, Inputs: inputs, Out: folder, Limits: x.Needs, Nondeterministic: x.Nondeterministic,
 	})
+	dir.used = dir.used || err != nil || res.OutFiles > 0
 	if failed := stdin.err; failed != nil {
 		return failedInput(failed)
 	}
@@ -136,7 +157,7 @@ func failedInput(err error) (tasks.Outcome, error) {
 // inputs writes named inputs to files and folders: what every map task of a job
 // reads whole, once for all of them; the rest under dir. The paths are good until
 // release, which is to be called also after an error.
-func (e *executor) inputs(ctx context.Context, x tasks.Execution, dir string) (paths map[string]string, release func() error, err error) {
+func (e *executor) inputs(ctx context.Context, x tasks.Execution, work *workDir) (paths map[string]string, release func() error, err error) {
 	var releases []func() error
 	release = func() error {
 		var errs []error
@@ -148,7 +169,11 @@ func (e *executor) inputs(ctx context.Context, x tasks.Execution, dir string) (p
 	if len(x.Inputs) == 0 {
 		return nil, release, nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir := filepath.Join(work.path, "in")
+	if err := work.make(); err != nil {
+		return nil, release, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, release, err
 	}
 	paths = make(map[string]string, len(x.Inputs))
@@ -195,7 +220,7 @@ func (e *executor) input(ctx context.Context, span tasks.Span, at string) error 
 	return errors.Join(err, f.Close())
 }
 
-// keep stores what a program left and names it in out.
+// keep names what a program left in out, and stores what is not small.
 func (e *executor) keep(ctx context.Context, job tasks.JobID, stdout *spool, folder string, hasFiles bool, out *tasks.Outcome) error {
 	opts := storage.AddOptions{Audience: storage.Job, Owner: workOwner(job), Until: time.Now().Add(workKeeps)}
 	if hasFiles {
@@ -221,6 +246,14 @@ func (e *executor) keep(ctx context.Context, job tasks.JobID, stdout *spool, fol
 		out.Output, out.Usage.Output = tasks.CID(root.CID.String()), root.Size
 		return nil
 	}
+	if b, ok := stdout.small(maxInline); ok { // it is stored with others, before its receipt is said
+		c, err := storage.SumBytes(b)
+		if err != nil {
+			return fmt.Errorf("keep output: %w", err)
+		}
+		out.Output, out.Inline = tasks.CID(c.String()), b
+		return nil
+	}
 	r, err := stdout.Reader()
 	if err != nil {
 		return fmt.Errorf("keep output: %w", err)
@@ -230,9 +263,6 @@ func (e *executor) keep(ctx context.Context, job tasks.JobID, stdout *spool, fol
 		return fmt.Errorf("keep output: %w", err)
 	}
 	out.Output = tasks.CID(root.CID.String())
-	if b, ok := stdout.small(maxInline); ok {
-		out.Inline = b
-	}
 	return nil
 }
 
@@ -289,7 +319,7 @@ func (s *spans) Close() error {
 
 // spool holds a program's stdout: in memory while it is small, then in a file.
 type spool struct {
-	path string
+	dir  *workDir
 	buf  bytes.Buffer
 	file *os.File
 }
@@ -299,7 +329,10 @@ func (s *spool) Write(b []byte) (int, error) {
 		return s.buf.Write(b)
 	}
 	if s.file == nil {
-		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		if err := s.dir.make(); err != nil {
+			return 0, err
+		}
+		f, err := os.OpenFile(filepath.Join(s.dir.path, "stdout"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 		if err != nil {
 			return 0, err
 		}

@@ -23,7 +23,7 @@ import (
 //	mesh/token    this node's member token
 //	mesh/charter  the mesh's root-signed charter
 //	kith.db       jobs, leases, receipts, results, invites, pins (SQLite)
-//	blocks/       content-addressed blocks (flatfs)
+//	blocks/       content-addressed blocks (packs)
 //	peers.json    members seen, to find the mesh again
 //	api.token     bearer token of the local API, 0600
 //	api.json      where the running node's API listens

@@ -13,8 +13,10 @@ import (
 
 const (
 	houseTurn = 30 * time.Second
-	gcAbove   = 0.9 // of the disk that the owner allows
+	roomTurn  = 5 * time.Second // looks at the room on the disk
+	gcAbove   = 0.9             // of the disk that the owner allows
 	gcRest    = 10 * time.Minute
+	gcCrowded = time.Minute // at the least between collections for lack of room
 )
 
 // keepHouse ends pauses whose time has come, and collects blocks before the
@@ -22,16 +24,26 @@ const (
 func (n *Node) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(houseTurn)
 	defer tick.Stop()
+	look := time.NewTicker(roomTurn)
+	defer look.Stop()
 	var collected time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			_ = n.room(ctx) // it tells who must know
+		case <-n.crowded:
+			if time.Since(collected) > gcCrowded {
+				n.gc(ctx)
+				collected = time.Now()
+			}
 		case <-tick.C:
-		}
-		n.endPause(ctx)
-		if time.Since(collected) > gcRest && n.collect(ctx) {
-			collected = time.Now()
+			n.endPause(ctx)
+			n.data.inUse.sweep(time.Now())
+			if time.Since(collected) > gcRest && n.collect(ctx) {
+				collected = time.Now()
+			}
 		}
 	}
 }
@@ -66,13 +78,18 @@ func (n *Node) collect(ctx context.Context) bool {
 	if use.Max <= 0 || float64(use.Bytes) <= gcAbove*float64(use.Max) {
 		return false
 	}
+	n.gc(ctx)
+	return true
+}
+
+// gc collects blocks.
+func (n *Node) gc(ctx context.Context) {
 	r, err := n.store.GC(ctx)
 	if err != nil && ctx.Err() == nil {
 		n.log.Error("collection failed", "err", err)
 	} else if err == nil {
 		n.log.Info("collected", "blocks", r.Removed, "bytes", r.Freed)
 	}
-	return true
 }
 
 // up runs when all services are: it writes what others wait for and tells.

@@ -18,6 +18,7 @@ import (
 	"github.com/kith-mesh/kith/storage/transfer"
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/market"
+	"github.com/kith-mesh/kith/tasks/wire"
 )
 
 // jobOwner pins what a job needs and made at its origin; workOwner what a
@@ -48,7 +49,7 @@ type used struct {
 	last    time.Time
 }
 
-// touch keeps root, and lets go of what was not touched for long.
+// touch keeps root until sweep.
 func (u *inUse) touch(store *storage.Store, root cid.Cid, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -60,6 +61,12 @@ func (u *inUse) touch(store *storage.Store, root cid.Cid, now time.Time) {
 	} else {
 		u.roots[root] = &used{release: store.Use(root), last: now}
 	}
+}
+
+// sweep lets go of what was not touched for long.
+func (u *inUse) sweep(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	for c, r := range u.roots {
 		if now.Sub(r.last) > fetcherKeeps {
 			r.release()
@@ -137,26 +144,18 @@ var nothing = func() cid.Cid {
 	return c
 }()
 
-var emptyFile = sync.OnceValue(func() cid.Cid {
-	c, err := storage.SumBytes(nil)
-	if err != nil {
-		panic(err) // a hash of nothing
-	}
-	return c
-})
-
 // Hold makes an output durable here and keeps it for the job.
 func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, error) {
 	root, err := decode(h.Output)
 	if err != nil {
 		return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
 	}
-	if h.Inline == nil && root == nothing {
-		h.Inline = []byte{} // the wire does not tell it from none; many tasks have it
-	}
+	defer d.store.Use(root)()
 	switch {
-	case h.Inline != nil, root.Equals(emptyFile()): // no bytes are to be fetched
-		if err := d.Put(ctx, h.Job, h.Output, h.Inline); err != nil {
+	case int64(len(h.Inline)) > h.Limit && h.Limit > 0:
+		return market.Held{}, tooLarge(int64(len(h.Inline)), h.Limit)
+	case h.Inline != nil, root == nothing: // no bytes are to be fetched
+		if err := d.PutAll(ctx, h.Job, []wire.Blob{{CID: h.Output, Data: h.Inline}})[0]; err != nil {
 			return market.Held{}, err
 		}
 		return market.Held{Output: h.Output, Size: int64(len(h.Inline))}, nil
@@ -165,11 +164,16 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 			return market.Held{}, fmt.Errorf("output %s was made here and is not whole: %w", h.Output, storage.ErrIncomplete)
 		}
 		want := transfer.Want{Root: root, Length: -1, From: []peer.ID{h.From}, Ticket: h.Ticket}
+		if h.Limit > 0 { // with room for the blocks that only name others
+			want.Limit = h.Limit + h.Limit/8 + 1<<20
+		}
 		if err := d.transfer.Fetch(ctx, want, nil); err != nil {
 			var r *p2p.Refusal
 			switch {
 			case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
 				return market.Held{}, err
+			case errors.Is(err, transfer.ErrTooLarge):
+				return market.Held{}, fmt.Errorf("%w: %w", market.ErrOutputTooLarge, err)
 			case errors.Is(err, transfer.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.As(err, &r),
 				errors.Is(err, storage.ErrNode), errors.Is(err, storage.ErrCorrupt):
 				return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
@@ -177,11 +181,23 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 			return market.Held{}, err // a full disk is not its worker's fault
 		}
 	}
+	size, _, folder, err := measure(ctx, d.store, root)
+	switch {
+	case h.From != "" && errors.Is(err, storage.ErrNode): // more entries than anything has
+		return market.Held{}, fmt.Errorf("%w: %w", market.ErrBadOutput, err)
+	case err != nil:
+		return market.Held{}, err
+	case size > h.Limit && h.Limit > 0:
+		return market.Held{}, tooLarge(size, h.Limit)
+	}
 	if err := d.Keep(ctx, h.Job, h.Output); err != nil {
 		return market.Held{}, err
 	}
-	size, _, folder, err := measure(ctx, d.store, root)
-	return market.Held{Output: h.Output, Size: size, Folder: folder}, err
+	return market.Held{Output: h.Output, Size: size, Folder: folder}, nil
+}
+
+func tooLarge(size, most int64) error {
+	return fmt.Errorf("%w: %d bytes of at most %d", market.ErrOutputTooLarge, size, most)
 }
 
 // measure counts the bytes and files of what is here. The store knows them of
@@ -220,20 +236,50 @@ func (d *jobData) Keep(ctx context.Context, job tasks.JobID, root tasks.CID) err
 	return d.store.Pin(ctx, c, jobOwner(job), time.Time{})
 }
 
-// Put stores a small file that must hash to c.
-func (d *jobData) Put(ctx context.Context, job tasks.JobID, c tasks.CID, data []byte) error {
-	want, err := decode(c)
+// PutAll stores small files that must hash to their CIDs.
+func (d *jobData) PutAll(ctx context.Context, job tasks.JobID, files []wire.Blob) []error {
+	errs := make([]error, len(files))
+	var good [][]byte
+	var at []int
+	for i, f := range files {
+		if errs[i] = checkSum(f); errs[i] == nil {
+			good, at = append(good, f.Data), append(at, i)
+		}
+	}
+	if len(good) == 0 {
+		return errs
+	}
+	if _, err := d.store.AddSmall(ctx, good, storage.AddOptions{Audience: storage.Job, Owner: jobOwner(job)}); err != nil {
+		for _, i := range at {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// checkSum blames who sent bytes that are not what their CID says.
+func checkSum(f wire.Blob) error {
+	want, err := decode(f.CID)
 	if err != nil {
 		return fmt.Errorf("%w: %w", market.ErrBadOutput, err)
 	}
-	got, err := storage.SumBytes(data)
+	got, err := storage.SumBytes(f.Data)
 	if err != nil {
 		return err
 	}
 	if got != want {
-		return fmt.Errorf("%w: %d bytes hash to %s, not %s", market.ErrBadOutput, len(data), got, want)
+		return fmt.Errorf("%w: %d bytes hash to %s, not %s", market.ErrBadOutput, len(f.Data), got, want)
 	}
-	_, err = d.store.AddBytes(ctx, data, storage.AddOptions{Audience: storage.Job, Owner: jobOwner(job)})
+	return nil
+}
+
+// KeepWork stores small outputs of this node's own runs.
+func (d *jobData) KeepWork(ctx context.Context, job tasks.JobID, files []wire.Blob) error {
+	data := make([][]byte, len(files))
+	for i, f := range files {
+		data[i] = f.Data
+	}
+	_, err := d.store.AddSmall(ctx, data, storage.AddOptions{Audience: storage.Job, Owner: workOwner(job), Until: time.Now().Add(workKeeps)})
 	return err
 }
 
@@ -263,23 +309,24 @@ func (d *jobData) Release(ctx context.Context, job tasks.JobID) error {
 	return d.store.ReleaseOwner(ctx, jobOwner(job))
 }
 
-// ReleaseWork ends a worker's pin of an output, or all of a job's.
-func (d *jobData) ReleaseWork(ctx context.Context, job tasks.JobID, output tasks.CID) error {
-	if output == "" {
+// ReleaseWork ends a worker's pins of outputs, or all of a job's.
+func (d *jobData) ReleaseWork(ctx context.Context, job tasks.JobID, outputs ...tasks.CID) error {
+	if len(outputs) == 0 {
 		err := d.store.ReleaseOwner(ctx, workOwner(job))
 		if d.workOver != nil {
 			err = errors.Join(err, d.workOver(job))
 		}
 		return err
 	}
-	c, err := decode(output)
-	if err != nil {
-		return err
+	roots := make([]cid.Cid, len(outputs))
+	for i, output := range outputs {
+		c, err := decode(output)
+		if err != nil {
+			return err
+		}
+		roots[i] = c
 	}
-	if err := d.store.Unpin(ctx, c, workOwner(job)); err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return err
-	}
-	return nil
+	return d.store.UnpinAll(ctx, roots, workOwner(job))
 }
 
 // emptyDir makes dir an empty folder.

@@ -67,6 +67,9 @@ func TestHoldInline(t *testing.T) {
 			t.Errorf("%s with %q: %+v, %v", c.Output, c.Inline, held, err)
 		}
 	}
+	if held, err := d.Hold(t.Context(), market.HoldRequest{Job: "j", Output: sum(t, "large"), Inline: []byte("large"), Limit: 4}); !errors.Is(err, market.ErrOutputTooLarge) {
+		t.Errorf("5 bytes with a limit of 4: %+v, %v", held, err)
+	}
 	if err := d.Release(t.Context(), "j"); err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +159,9 @@ func TestCollectorSparesWhatIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.inUse.touch(db, other, begin.Add(fetcherKeeps))
+	d.inUse.sweep(begin.Add(fetcherKeeps))
 	held("what was fetched a while ago", fetched, true)
-	d.inUse.touch(db, other, begin.Add(fetcherKeeps+time.Second))
+	d.inUse.sweep(begin.Add(fetcherKeeps + time.Second))
 	held("what was fetched long ago", fetched, false)
 
 	if err := errors.Join(d.Release(t.Context(), "j"), d.ReleaseWork(t.Context(), "k", work)); err != nil {
@@ -168,7 +172,7 @@ func TestCollectorSparesWhatIsUsed(t *testing.T) {
 	if err := d.ReleaseWork(t.Context(), "k", work); err != nil {
 		t.Errorf("released twice: %v", err)
 	}
-	if err := d.ReleaseWork(t.Context(), "k", ""); err != nil {
+	if err := d.ReleaseWork(t.Context(), "k"); err != nil {
 		t.Errorf("all of it released: %v", err)
 	}
 }
@@ -291,7 +295,32 @@ func TestFetchForATask(t *testing.T) {
 	if !errors.Is(err, market.ErrBadOutput) {
 		t.Errorf("held %+v, %v", held, err)
 	}
-	held, err = d.Hold(t.Context(), market.HoldRequest{Job: "j", Output: span.Root, From: peers[0]})
+	big, err := from.store.AddReader(t.Context(), strings.NewReader(strings.Repeat(text, 5)[1:]), storage.AddOptions{ChunkSize: 64 << 10, Audience: storage.Mesh})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := from.store.AddReader(t.Context(), strings.NewReader(text[1:]+"!"), storage.AddOptions{ChunkSize: 64 << 10, Audience: storage.Mesh})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := to.store.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, large := range []tasks.CID{tasks.CID(big.CID.String()), tasks.CID(near.CID.String())} { // beside the room for structure, and within it
+		held, err = d.Hold(t.Context(), market.HoldRequest{Job: "j", Output: large, From: peers[0], Limit: 1<<20 - 1})
+		if !errors.Is(err, market.ErrOutputTooLarge) {
+			t.Errorf("too large: held %+v, %v", held, err)
+		}
+	}
+	if after, err := to.store.Usage(t.Context()); err != nil || after.Bytes > before.Bytes+3<<20 {
+		t.Errorf("a store of %d bytes has %d, %v", before.Bytes, after.Bytes, err)
+	}
+	collect(t, to.store)
+	if d.Cached(t.Context(), tasks.CID(near.CID.String())) {
+		t.Error("an output that is too large is kept")
+	}
+	held, err = d.Hold(t.Context(), market.HoldRequest{Job: "j", Output: span.Root, From: peers[0], Limit: 1 << 20})
 	if err != nil || held.Size != 1<<20 {
 		t.Errorf("held %+v, %v", held, err)
 	}

@@ -80,6 +80,25 @@ func TestJoinByLine(t *testing.T) {
 	refused(t, joiner(t, i.Line), "spent")
 }
 
+// A node that ended as soon as it had joined, before it met anybody, finds its
+// mesh again.
+func TestJoinIsRemembered(t *testing.T) {
+	t.Parallel()
+	a := start(t, founder(t))
+	cfg := joiner(t, invite(t, a).Line)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	n, err := New(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil { // never run
+		t.Fatal(err)
+	}
+	cfg.Join = ""
+	meet(t, a, start(t, cfg))
+}
+
 func TestJoinByFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "shared", "invite")

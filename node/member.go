@@ -101,16 +101,30 @@ func (n *Node) sameMesh(line string) error {
 	if invite.Mesh != m.mesh {
 		return fmt.Errorf("home %s is a member of mesh %s and the invite is to %s: %w", n.cfg.Home, m.mesh.Prefix(), invite.Mesh.Prefix(), ErrHasMesh)
 	}
-	for _, b := range invite.Records {
-		r := &peer.PeerRecord{}
-		if _, err := record.ConsumeTypedEnvelope(b, r); err != nil {
-			return ofKind{fmt.Errorf("the invite's addresses do not verify: %w", err), ErrBadInvite}
-		}
-		if r.PeerID == invite.Issuer && r.PeerID != m.id {
-			n.cfg.bootstrap = append(n.cfg.bootstrap, peer.AddrInfo{ID: r.PeerID, Addrs: r.Addrs})
+	begin, err := issuerOf(invite)
+	if err != nil {
+		return ofKind{err, ErrBadInvite}
+	}
+	for _, p := range begin {
+		if p.ID != m.id {
+			n.cfg.bootstrap = append(n.cfg.bootstrap, p)
 		}
 	}
 	return nil
+}
+
+// issuerOf is where an invite says that its issuer is.
+func issuerOf(invite auth.Invite) (out []peer.AddrInfo, err error) {
+	for _, b := range invite.Records {
+		r := &peer.PeerRecord{}
+		if _, err := record.ConsumeTypedEnvelope(b, r); err != nil {
+			return nil, fmt.Errorf("the invite's addresses do not verify: %w", err)
+		}
+		if r.PeerID == invite.Issuer {
+			out = append(out, peer.AddrInfo{ID: r.PeerID, Addrs: r.Addrs})
+		}
+	}
+	return out, nil
 }
 
 // join redeems an invite, or asks an open mesh of the LAN, and keeps what it got.
@@ -165,6 +179,9 @@ func (n *Node) join(ctx context.Context, line string) error {
 		return errors.New("join: the issuer gave no charter of its mesh: update it and ask for a new invite")
 	}
 	if err := writeFile(n.cfg.Home.Charter(), j.Charter, 0o600); err != nil {
+		return err
+	}
+	if err := j.Remember(string(n.cfg.Home), n.cfg.Now()); err != nil {
 		return err
 	}
 	if err := writeFile(n.cfg.Home.Token(), j.Token, 0o600); err != nil {

@@ -42,6 +42,7 @@ type Node struct {
 	dht      *dht.Service
 	gossip   *gossip.Service
 	transfer *transfer.Service
+	data     *jobData
 	runner   *runner.Runner // nil when light, or in a simulation
 	market   *market.Service
 	api      *api.Server // nil in a simulation
@@ -57,7 +58,10 @@ type Node struct {
 
 	changing sync.Mutex // held while the policy changes
 
+	crowded chan struct{} // holds one token when there is too little room
+
 	mu      sync.Mutex
+	full    bool // as room said last
 	policy  policy.Policy
 	revoked map[peer.ID]bool
 }
@@ -70,7 +74,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), served: make(chan struct{}), ready: make(chan struct{}), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
+	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), served: make(chan struct{}), ready: make(chan struct{}), crowded: make(chan struct{}, 1), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
 	n.asked, n.ask = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -122,6 +126,11 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		}
 		n.closers = append(n.closers, n.state.Close)
 	}
+	keep := storage.Config{Dir: n.cfg.Home.Blocks(), DB: n.state.DB(), Commit: n.state.Join, Now: n.cfg.Now, Log: n.log.With("part", "storage")}
+	if around := n.cfg.Seams.Around; around != nil {
+		n.state.Around = func(c state.Commit, do func() error) error { return around(string(c), do) }
+		keep.Around = func(c storage.Commit, do func() error) error { return around(string(c), do) }
+	}
 	if n.policy, err = n.loadPolicy(ctx); err != nil {
 		return err
 	}
@@ -137,8 +146,8 @@ func (n *Node) openData(ctx context.Context) (err error) {
 	}
 	n.store = n.cfg.Seams.Blocks
 	if n.store == nil {
-		n.store, err = storage.Open(storage.Config{Dir: n.cfg.Home.Blocks(), DB: n.state.DB(), MaxBytes: n.limits.Disk, Now: n.cfg.Now, Log: n.log.With("part", "storage")})
-		if err != nil {
+		keep.MaxBytes = n.limits.Disk
+		if n.store, err = storage.Open(keep); err != nil {
 			return err
 		}
 		n.closers = append(n.closers, n.store.Close)
@@ -198,10 +207,12 @@ func (n *Node) checkTicket(ctx context.Context, from peer.ID, root cid.Cid, tick
 // openWork makes the runner and the market.
 func (n *Node) openWork() (err error) {
 	c := n.cfg.Seams.Market
-	data := &jobData{store: n.store, transfer: n.transfer}
+	n.data = &jobData{store: n.store, transfer: n.transfer}
+	data := n.data
 	c.Host, c.Store, c.Data, c.Publisher = n.host, n.state, data, n.gossip
 	c.Light, c.Limits = n.cfg.Light, n.workLimits()
 	c.Runner = n.cfg.Seams.Runner
+	c.Full, c.Room = isFull, n.room
 	c.Now, c.Log = n.cfg.Now, n.log.With("part", "market")
 	if n.cfg.Seams.Network == nil {
 		c.Registerer = n.metrics
@@ -247,7 +258,7 @@ func (n *Node) openAPI() error {
 	if err := emptyDir(uploads); err != nil {
 		return fmt.Errorf("node: clear scratch: %w", err)
 	}
-	data := &dataBackend{store: n.store, transfer: n.transfer, scratch: uploads, now: n.cfg.Now, settling: n.settling}
+	data := &dataBackend{store: n.store, transfer: n.transfer, scratch: uploads, now: n.cfg.Now, settling: n.settling, connect: n.host.Connect}
 	jobs := &jobsBackend{n: n}
 	b := api.Backend{
 		Node: n, Peers: n, Invites: n, Data: data, Uploads: data, Pins: data, Archive: data,
@@ -304,10 +315,13 @@ func (n *Node) Close() (err error) {
 	return err
 }
 
-// Host, Market, Store and Gossip are for simulations, which look inside.
+// Host and what follows are for simulations, which look inside.
 func (n *Node) Host() *p2p.Host         { return n.host }
 func (n *Node) Market() *market.Service { return n.market }
 func (n *Node) Store() *storage.Store   { return n.store }
+func (n *Node) Transfer() *transfer.Service {
+	return n.transfer
+}
 func (n *Node) Gossip() *gossip.Service { return n.gossip }
 func (n *Node) DHT() *dht.Service       { return n.dht }
 func (n *Node) kinds() []string {

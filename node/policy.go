@@ -62,14 +62,14 @@ func (n *Node) machine() (policy.Machine, error) {
 func (n *Node) capacity() p2p.Capacity {
 	return p2p.Capacity{
 		Cores: n.limits.Cores, Memory: n.limits.Memory, Disk: n.limits.Disk, Kinds: n.kinds(),
-		Paused: n.currentPolicy().PausedAt(n.cfg.Now()), Rights: n.member.grant.Rights,
+		Paused: n.currentPolicy().PausedAt(n.cfg.Now()), Rights: n.member.grant.Rights, Full: n.isFull(),
 	}
 }
 
 // workLimits is what the market may run at once.
 func (n *Node) workLimits() tasks.SetLimits {
 	p := n.currentPolicy()
-	l := tasks.SetLimits{Slots: uint32(n.limits.Slots), Memory: n.limits.Memory, Paused: p.PausedAt(n.cfg.Now())}
+	l := tasks.SetLimits{Slots: uint32(n.limits.Slots), Memory: n.limits.Memory, Full: n.isFull(), Paused: p.PausedAt(n.cfg.Now())}
 	if l.Paused {
 		l.Until = p.Until
 	}

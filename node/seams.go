@@ -36,4 +36,21 @@ type Seams struct {
 	Runner market.Runner  // nil: child processes
 	State  *state.State   // nil: the home's database
 	Blocks *storage.Store // nil: the home's
+
+	// Around, when not nil, is given each durable step by its name (see Steps)
+	// instead of its being run: tests of crashes end the process before or after
+	// one, or leave it out.
+	Around func(step string, do func() error) error
+}
+
+// Steps names every durable step that a node takes.
+func Steps() []string {
+	var names []string
+	for _, c := range state.Commits {
+		names = append(names, string(c))
+	}
+	for _, c := range storage.Commits {
+		names = append(names, string(c))
+	}
+	return names
 }

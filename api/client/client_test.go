@@ -218,7 +218,7 @@ func TestDataVerbs(t *testing.T) {
 	ctx := t.Context()
 	cid := n.Put([]byte("0123456789"))
 	var last int64
-	if root, err := c.Fetch(ctx, cid, "", func(d, _ int64) { last = d }); err != nil || root.Size != 10 || last != 10 {
+	if root, err := c.Fetch(ctx, cid, "", nil, func(d, _ int64) { last = d }); err != nil || root.Size != 10 || last != 10 {
 		t.Errorf("fetch: %+v %d %v", root, last, err)
 	}
 	if _, err := c.Pin(ctx, cid, time.Hour); err != nil {

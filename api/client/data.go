@@ -146,9 +146,14 @@ func cut(ctx context.Context, c *Client, err error) error {
 	return &NotReachableError{Address: c.address, Err: fmt.Errorf("stream cut: %w", err)}
 }
 
-// Fetch makes content whole on the node.
-func (c *Client) Fetch(ctx context.Context, root tasks.CID, path string, progress Progress) (api.Root, error) {
-	resp, err := c.send(ctx, request{method: http.MethodPost, path: dataPath(root, "fetch"), query: inside(path)})
+// Fetch makes content whole on the node, which asks the peers at from, multiaddrs
+// that end in /p2p/ID, first.
+func (c *Client) Fetch(ctx context.Context, root tasks.CID, path string, from []string, progress Progress) (api.Root, error) {
+	q := url.Values{"from": from}
+	if path != "" {
+		q.Set("path", path)
+	}
+	resp, err := c.send(ctx, request{method: http.MethodPost, path: dataPath(root, "fetch"), query: q})
 	if err != nil {
 		return api.Root{}, err
 	}

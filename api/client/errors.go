@@ -42,7 +42,8 @@ func ClassOf(err error) Class {
 		return Failed
 	}
 	switch e.Status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusNotImplemented:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusNotImplemented,
+		http.StatusInsufficientStorage:
 		return Refused
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge,
 		http.StatusUnsupportedMediaType, http.StatusRequestedRangeNotSatisfiable:

@@ -2,9 +2,15 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/kith-mesh/kith/api"
 )
@@ -71,4 +77,19 @@ func (c *Client) Pause(ctx context.Context, d time.Duration) (out api.Policy, er
 // Resume ends a pause.
 func (c *Client) Resume(ctx context.Context) (out api.Policy, err error) {
 	return out, c.call(ctx, http.MethodPost, "/api/v1/policy/resume", nil, nil, &out)
+}
+
+// Metrics reads what the node counts, in Prometheus's families by name.
+func (c *Client) Metrics(ctx context.Context) (map[string]*dto.MetricFamily, error) {
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: "/metrics"})
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the metrics of %s: %w", c.address, err)
+	}
+	return families, nil
 }

@@ -270,7 +270,7 @@ func (n *Node) Open(_ context.Context, c tasks.CID, p string, offset, length int
 }
 
 // Fetch implements api.Data.
-func (n *Node) Fetch(_ context.Context, c tasks.CID, _ string, progress func(api.Progress)) (api.Root, error) {
+func (n *Node) Fetch(_ context.Context, c tasks.CID, _ string, _ []string, progress func(api.Progress)) (api.Root, error) {
 	r, err := n.find(c)
 	if err != nil {
 		return api.Root{}, err
