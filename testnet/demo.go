@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -83,9 +82,9 @@ func (d Demo) Run(ctx context.Context) (out Outcome, err error) {
 	if err != nil {
 		return out, fmt.Errorf("make the demo's folder: %w", err)
 	}
-	nodes, err := makeNodes(dir)
+	nodes, err := NewProcesses(dir, len(delays))
 	defer func() { // processes first, then what they wrote
-		stopped := stopAll(nodes)
+		stopped := StopAll(nodes)
 		err = errors.Join(err, stopped, removeAll(dir))
 	}()
 	if err != nil {
@@ -109,7 +108,7 @@ func (d Demo) Run(ctx context.Context) (out Outcome, err error) {
 		return out, err
 	}
 	if victim != nil {
-		out.Killed, out.KilledPeer = victim.name, victim.id
+		out.Killed, out.KilledPeer = victim.Name, victim.ID
 	}
 	if err := d.report(ctx, nodes, id, text, &out); err != nil {
 		return out, err
@@ -129,101 +128,31 @@ func (d Demo) Run(ctx context.Context) (out Outcome, err error) {
 
 func (d Demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
 
-func makeNodes(dir string) ([]*process, error) {
-	ports, err := freePorts(2 * len(delays))
-	if err != nil {
-		return nil, err
-	}
-	var nodes []*process
-	for i := range delays {
-		name := fmt.Sprintf("node%d", i+1)
-		nodes = append(nodes, &process{name: name, home: filepath.Join(dir, name), peers: ports[2*i], api: ports[2*i+1]})
-	}
-	return nodes, nil
-}
-
-// startMesh starts node1 with a new mesh and the others with its invite, and
-// waits until each is connected with all.
-func (d Demo) startMesh(ctx context.Context, nodes []*process) error {
-	args := func(i int, more ...string) []string {
-		for j, p := range nodes {
-			if j != i {
-				more = append(more, "--delay", fmt.Sprintf("%s=%gms", p.peers, delays[i][j]))
-			}
-		}
-		return more
-	}
+// startMesh starts all nodes with the demo's delays between them.
+func (d Demo) startMesh(ctx context.Context, nodes []*Process) error {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
-	if err := nodes[0].start(d.Exe, args(0, "--init")...); err != nil {
-		return err
-	}
-	if err := nodes[0].ready(ctx); err != nil {
-		return err
-	}
-	invite, err := nodes[0].client.CreateInvite(ctx, api.InviteRequest{Uses: len(nodes) - 1, ExpiresIn: "10m", Local: true, Name: "demo"})
-	if err != nil {
-		return fmt.Errorf("invite: %w", err)
-	}
-	for i, p := range nodes[1:] {
-		if err := p.start(d.Exe, args(i+1, "--join", invite.Line)...); err != nil {
-			return err
-		}
-	}
-	for _, p := range nodes[1:] {
-		if err := p.ready(ctx); err != nil {
-			return err
-		}
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		met, err := allMet(ctx, nodes)
-		if err != nil {
-			return err
-		}
-		if met {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not all nodes met: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
-}
-
-// allMet reports whether each node is connected with all others and has
-// measured its round trip to them.
-func allMet(ctx context.Context, nodes []*process) (bool, error) {
-	for _, p := range nodes {
-		peers, err := p.client.Peers(ctx)
-		if err != nil {
-			return false, fmt.Errorf("peers of %s: %w", p.name, err)
-		}
-		met := 0
-		for _, q := range peers {
-			if q.Connected && q.RTTMs > 0 {
-				met++
+	return StartMesh(ctx, d.Exe, nodes, func(i int) []string {
+		var args []string
+		for j, p := range nodes {
+			if j != i {
+				args = append(args, "--delay", fmt.Sprintf("%s=%gms", p.Peers, delays[i][j]))
 			}
 		}
-		if met < len(nodes)-1 {
-			return false, nil
-		}
-	}
-	return true, nil
+		return args
+	})
 }
 
-func (d Demo) printLinks(ctx context.Context, nodes []*process) error {
-	peers, err := nodes[0].client.Peers(ctx)
+func (d Demo) printLinks(ctx context.Context, nodes []*Process) error {
+	peers, err := nodes[0].Client.Peers(ctx)
 	if err != nil {
 		return err
 	}
 	d.say("  %-6s %-14s %10s %12s %13s  %s", "node", "peer", "link delay", "measured RTT", "predicted RTT", "path")
 	for i, p := range nodes[1:] {
 		for _, q := range peers {
-			if q.ID == p.id {
-				d.say("  %-6s %-14s %7.0f ms %9.1f ms %10.1f ms  %s", p.name, short(q.ID), 2*delays[0][i+1], q.RTTMs, q.PredictedMs, q.Path)
+			if q.ID == p.ID {
+				d.say("  %-6s %-14s %7.0f ms %9.1f ms %10.1f ms  %s", p.Name, short(q.ID), 2*delays[0][i+1], q.RTTMs, q.PredictedMs, q.Path)
 			}
 		}
 	}
@@ -239,21 +168,21 @@ func short(id string) string {
 }
 
 // submit starts the word count at a node.
-func (d Demo) submit(ctx context.Context, p *process) (tasks.JobID, []byte, error) {
-	id, text, err := submitWordCount(ctx, p.client, linesPerTask)
+func (d Demo) submit(ctx context.Context, p *Process) (tasks.JobID, []byte, error) {
+	id, text, err := submitWordCount(ctx, p.Client, linesPerTask)
 	if err != nil {
 		return "", nil, err
 	}
-	d.say("\n%s holds job %s: a word count over %d bytes, %d lines a task, every task on 2 peers", p.name, id, len(text), linesPerTask)
+	d.say("\n%s holds job %s: a word count over %d bytes, %d lines a task, every task on 2 peers", p.Name, id, len(text), linesPerTask)
 	return id, text, nil
 }
 
 // watch prints progress until the job is over, and kills a worker half-way: the
 // one, not the origin, that holds the most leases then.
-func (d Demo) watch(ctx context.Context, nodes []*process, id tasks.JobID) (victim *process, err error) {
+func (d Demo) watch(ctx context.Context, nodes []*Process, id tasks.JobID) (victim *Process, err error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	origin, said := nodes[0].client, -1
+	origin, said := nodes[0].Client, -1
 	for {
 		job, err := origin.Job(ctx, string(id))
 		if err != nil {
@@ -284,8 +213,8 @@ func (d Demo) watch(ctx context.Context, nodes []*process, id tasks.JobID) (vict
 	}
 }
 
-func (d Demo) killOne(ctx context.Context, nodes []*process, id tasks.JobID) (*process, error) {
-	all, err := nodes[0].client.AllTasks(ctx, string(id))
+func (d Demo) killOne(ctx context.Context, nodes []*Process, id tasks.JobID) (*Process, error) {
+	all, err := nodes[0].Client.AllTasks(ctx, string(id))
 	if err != nil {
 		return nil, err
 	}
@@ -297,25 +226,25 @@ func (d Demo) killOne(ctx context.Context, nodes []*process, id tasks.JobID) (*p
 			}
 		}
 	}
-	var victim *process
+	var victim *Process
 	for _, p := range nodes[1:] {
-		if held[p.id] > 0 && (victim == nil || held[p.id] > held[victim.id]) {
+		if held[p.ID] > 0 && (victim == nil || held[p.ID] > held[victim.ID]) {
 			victim = p
 		}
 	}
 	if victim == nil {
 		return nil, nil // nobody else holds a lease at this instant: look again
 	}
-	if err := victim.kill(); err != nil {
+	if err := victim.Kill(); err != nil {
 		return nil, err
 	}
-	d.say("  ----  %s (%s) killed with SIGKILL while it held %d assignments", victim.name, short(victim.id), held[victim.id])
+	d.say("  ----  %s (%s) killed with SIGKILL while it held %d assignments", victim.Name, short(victim.ID), held[victim.ID])
 	return victim, nil
 }
 
 // report fetches the counts, compares them and tells where everything ran.
-func (d Demo) report(ctx context.Context, nodes []*process, id tasks.JobID, text []byte, out *Outcome) error {
-	c := nodes[0].client
+func (d Demo) report(ctx context.Context, nodes []*Process, id tasks.JobID, text []byte, out *Outcome) error {
+	c := nodes[0].Client
 	job, err := c.Job(ctx, string(id))
 	if err != nil {
 		return err
@@ -366,10 +295,10 @@ func (d Demo) printCounts(got map[string]int64, out *Outcome) {
 }
 
 // tally sums up per worker, and finds what was leased more than once.
-func (d Demo) tally(nodes []*process, all []api.Task, out *Outcome) {
+func (d Demo) tally(nodes []*Process, all []api.Task, out *Outcome) {
 	name := map[string]string{}
 	for _, p := range nodes {
-		name[p.id] = p.name
+		name[p.ID] = p.Name
 	}
 	type sum struct {
 		rtt   float64
@@ -409,11 +338,11 @@ func (d Demo) tally(nodes []*process, all []api.Task, out *Outcome) {
 		}
 	}
 	for _, p := range nodes {
-		s := sums[p.id]
+		s := sums[p.ID]
 		if s == nil {
 			s = &sum{}
 		}
-		out.Workers = append(out.Workers, WorkerReport{Node: p.name, Peer: p.id, RTTMs: s.rtt, Tasks: ranges(s.tasks), Count: s.n})
+		out.Workers = append(out.Workers, WorkerReport{Node: p.Name, Peer: p.ID, RTTMs: s.rtt, Tasks: ranges(s.tasks), Count: s.n})
 	}
 }
 

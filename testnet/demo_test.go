@@ -17,32 +17,34 @@ import (
 	"time"
 )
 
-// built is the folder of the binary, once there is one.
-var built string
+// built are the folders of binaries.
+var built []string
 
 // kith builds the binary once for all tests of the package.
-var kith = sync.OnceValues(func() (string, error) {
+var kith = sync.OnceValues(func() (string, error) { return build("kith") })
+
+func build(name string, flags ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "kith-bin-")
 	if err != nil {
 		return "", err
 	}
-	built = dir
-	exe := filepath.Join(dir, "kith")
+	built = append(built, dir)
+	exe := filepath.Join(dir, name)
 	if runtime.GOOS == "windows" {
 		exe += ".exe"
 	}
-	cmd := exec.Command("go", "build", "-o", exe, "../cmd/kith")
+	cmd := exec.Command("go", append(append([]string{"build", "-o", exe}, flags...), "../cmd/kith")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.New(string(out))
 	}
 	return exe, nil
-})
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built != "" {
-		if err := os.RemoveAll(built); err != nil {
+	for _, dir := range built {
+		if err := os.RemoveAll(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

@@ -38,8 +38,13 @@ type Config struct {
 	// Service is how long a task takes a node, in virtual time; 1 s. It must be
 	// the same for the same arguments.
 	Service func(node int, x tasks.Execution) time.Duration
+	// Liars are the workers of some nodes, in the place of the market's own.
+	Liars map[int]*Liar
 	// Setup has the last word on a node's config.
 	Setup func(i int, c *node.Config)
+
+	// Tap is told of every write to a stream.
+	Tap func(pair memnet.Pair, stream uint64, opener bool, b []byte)
 
 	// What the tests leave out to show what it is worth.
 	Flood  bool // offers ignore their radius
@@ -107,7 +112,7 @@ func newMesh(t testing.TB, cfg Config) *Mesh {
 		at[memnet.IP(i)] = i
 	}
 	m.Net = memnet.New(memnet.Config{
-		Silence: cfg.Silence,
+		Silence: cfg.Silence, Tap: cfg.Tap,
 		Latency: func(from, to netip.Addr) time.Duration { return cfg.Latency.RTT(at[from], at[to]) / 2 },
 	})
 	m.root = m.key(-1)
@@ -183,6 +188,9 @@ func (m *Mesh) config(n *Node) node.Config {
 	}
 	if m.cfg.Setup != nil {
 		m.cfg.Setup(n.Index, &c)
+	}
+	if m.cfg.Liars[n.Index] != nil {
+		c.Seams.Market.NoWork = true
 	}
 	return c
 }

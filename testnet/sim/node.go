@@ -80,6 +80,10 @@ func (n *Node) Start() {
 		m.t.Fatalf("node %d: %v", n.Index, err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(m.background()))
+	if l := m.cfg.Liars[n.Index]; l != nil {
+		l.attach(n, nd.Host())
+		m.halts.Go(func() { l.run(ctx) })
+	}
 	ended := make(chan struct{})
 	n.Node, n.stop, n.ended = nd, cancel, ended
 	failed := make(chan error, 1)
@@ -96,6 +100,9 @@ func (n *Node) Start() {
 		m.t.Fatalf("node %d: %v", n.Index, err)
 	}
 }
+
+// State is the node's database.
+func (n *Node) State() *state.State { return n.state }
 
 // Stop takes a node down as Ctrl-C does, and returns when it is down.
 func (n *Node) Stop() {

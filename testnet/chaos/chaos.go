@@ -1,0 +1,446 @@
+// Package chaos kills real nodes with SIGKILL while client processes ask much of
+// them, and then holds what the clients were told against what is left.
+//
+// It makes a mesh of processes of a binary built with the tag crashpoints. Nodes
+// die at named points around every durable step and at random instants, and are
+// started again; clients die too. The checker reads only what the clients wrote
+// into their logs, each line synced before the next step. The package is for
+// tests; it decides nothing about jobs.
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kith-mesh/kith/testnet"
+)
+
+// Run is one run of many kills.
+type Run struct {
+	Exe    string           // kith with crash points
+	Client func() *exec.Cmd // a client process that calls ClientMain with what ClientEnv holds
+	Dir    string           // for homes and logs
+	Nodes  int              // default 5
+	Hands  int              // of each client, of which each node has one; default 3
+	Kills  int              // at least
+	Points []string         // each is to be died at Each times at least
+	Each   int
+	Kept   bool          // begin with the scene of kept receipts
+	Skip   string        // durable steps that every node leaves out, for mutants
+	Seed   uint64        // of what is killed when
+	Bound  time.Duration // from the last start until all that was acknowledged is over; default 90 s
+	Out    io.Writer     // progress
+}
+
+// Report is what a run came to.
+type Report struct {
+	Checked
+	Kills   int            // of nodes
+	Outside int            // of those at a random instant, by a signal from outside
+	Clients int            // kills of clients
+	Hits    map[string]int // deaths by point
+	Killing time.Duration  // how long nodes were killed
+	Settled time.Duration  // from the last start until every client had ended
+}
+
+// points names what is before and after durable steps.
+func points(steps []string) (out []string) {
+	for _, s := range steps {
+		out = append(out, s+":before", s+":after")
+	}
+	return out
+}
+
+// Run plays it. The error is one of the run itself; what the mesh did wrong are
+// Faults.
+func (c Run) Run(ctx context.Context) (Report, error) {
+	if c.Nodes == 0 {
+		c.Nodes = 5
+	}
+	if c.Hands == 0 {
+		c.Hands = 3
+	}
+	if c.Bound == 0 {
+		c.Bound = 90 * time.Second
+	}
+	nodes, err := testnet.NewProcesses(c.Dir, c.Nodes)
+	if err != nil {
+		return Report{}, err
+	}
+	r := &run{Run: c, nodes: nodes, armed: map[string]int{}, rand: rand.New(rand.NewPCG(c.Seed, 1))}
+	r.report.Hits = map[string]int{}
+	defer func() { _ = testnet.StopAll(nodes) }() // after an error: a run ends with all of them stopped
+	for _, p := range nodes {
+		p.Env = r.env()
+	}
+	// One slot each: work spreads.
+	if err := testnet.StartMesh(ctx, c.Exe, nodes, func(int) []string { return []string{"--cpu", "1"} }); err != nil {
+		return r.report, err
+	}
+	if c.Kept {
+		err = r.kept(ctx)
+	}
+	if err == nil {
+		err = r.play(ctx)
+	}
+	return r.report, err
+}
+
+type run struct {
+	Run
+	nodes []*testnet.Process
+
+	mu     sync.Mutex
+	rand   *rand.Rand
+	report Report
+	armed  map[string]int
+	faults []string
+}
+
+func (r *run) env(more ...string) []string {
+	env := append([]string{"KITH_CRASH_FAST=1"}, more...)
+	if r.Skip != "" {
+		env = append(env, "KITH_SKIP_COMMIT="+r.Skip)
+	}
+	return env
+}
+
+func (r *run) intn(n int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rand.IntN(n)
+}
+
+func (r *run) millis(from, to int) time.Duration {
+	return time.Duration(from+r.intn(to-from)) * time.Millisecond
+}
+
+// play lets clients work and nodes die, then lets all settle and checks.
+func (r *run) play(ctx context.Context) error {
+	clients := make([]*process, r.Nodes)
+	for i := range clients {
+		var err error
+		if clients[i], err = r.newClient(i); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	killing, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	each := func(what string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(killing); err != nil && killing.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	for i, p := range r.nodes {
+		each(p.Name, func(ctx context.Context) error { return r.lives(ctx, i, p, func() { cancel(errEnough) }) })
+	}
+	each("clients", func(ctx context.Context) error { return r.killClients(ctx, clients) })
+	each("joins", func(ctx context.Context) error { return r.joins(ctx) })
+	wg.Wait()
+	r.report.Killing = time.Since(begin)
+	if err := context.Cause(killing); !errors.Is(err, errEnough) {
+		for _, c := range clients {
+			c.kill()
+		}
+		return err
+	}
+	return r.settle(ctx, clients)
+}
+
+var errEnough = errors.New("killed enough")
+
+// settle starts every node for good, waits until the clients have what they were
+// promised, and checks.
+func (r *run) settle(ctx context.Context, clients []*process) error {
+	for _, p := range r.nodes {
+		p.Env = r.env()
+		if err := errors.Join(p.Start(r.Exe, "--cpu", "1"), p.Ready(ctx)); err != nil {
+			return err
+		}
+	}
+	begin := time.Now()
+	bound, cancel := context.WithTimeout(ctx, r.Bound)
+	defer cancel()
+	for _, c := range clients {
+		c.stdin.Close() // the word to finish; one that was killed just now is started again
+	}
+	for i, c := range clients {
+		select {
+		case <-c.exited:
+			if c.state != nil {
+				r.fault("client %d ended with %v: %s", i, c.state, c.tail())
+			}
+		case <-bound.Done():
+			c.kill()
+		}
+	}
+	r.report.Settled = time.Since(begin)
+	for _, p := range r.nodes {
+		select {
+		case <-p.Exited():
+			r.fault("%s ended by itself: %v\n%s", p.Name, p.State(), p.Tail())
+		default:
+		}
+	}
+	if err := testnet.StopAll(r.nodes); err != nil {
+		return err
+	}
+	logs := map[string][]Entry{}
+	for i := range r.Nodes {
+		name := fmt.Sprintf("client%d", i)
+		entries, err := ReadLog(r.log(name))
+		if err != nil {
+			return err
+		}
+		logs[name] = entries
+	}
+	joins, err := ReadLog(r.log("joins"))
+	if err != nil {
+		return err
+	}
+	logs["joins"] = joins
+	if r.Kept {
+		if logs["kept"], err = ReadLog(r.log("kept")); err != nil {
+			return err
+		}
+	}
+	r.report.Checked = Check(logs)
+	r.report.Faults = append(r.faults, r.report.Faults...)
+	for _, p := range r.Points {
+		if n := r.report.Hits[p]; n < r.Each {
+			r.report.Open = append(r.report.Open, fmt.Sprintf("point %s was died at %d times, not %d", p, n, r.Each))
+		}
+	}
+	return nil
+}
+
+func (r *run) log(name string) string { return filepath.Join(r.Dir, name+".log") }
+
+func (r *run) fault(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = append(r.faults, fmt.Sprintf(format, args...))
+}
+
+// lives kills a node and starts it again until there were enough kills.
+func (r *run) lives(ctx context.Context, number int, p *testnet.Process, enough func()) error {
+	crashes := filepath.Join(r.Dir, fmt.Sprintf("crash%d", number))
+	after, outside := r.millis(200, 1500), true
+	for {
+		select {
+		case <-p.Exited():
+		case <-time.After(after):
+		case <-ctx.Done():
+		}
+		byUs := true
+		select {
+		case <-p.Exited():
+			byUs = false
+		default:
+		}
+		if err := p.Kill(); err != nil {
+			return err
+		}
+		point, err := lastLine(crashes)
+		if err != nil {
+			return err
+		}
+		var exit *exec.ExitError
+		if !byUs && (point == "" || !errors.As(p.State(), &exit) || !killed(exit)) {
+			r.fault("%s ended by itself: %v\n%s", p.Name, p.State(), p.Tail())
+		}
+		if r.died(point, outside || point == "") {
+			enough()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		down := r.millis(0, 500)
+		if r.intn(10) == 0 { // long enough for another host to take its published jobs
+			down = r.millis(2500, 4500)
+		}
+		wait(ctx, down)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var at string
+		at, after, outside = r.next(number)
+		p.Env = r.env("KITH_CRASH_AT="+at, "KITH_CRASH_LOG="+crashes)
+		if err := p.Start(r.Exe, "--cpu", "1"); err != nil {
+			return err
+		}
+	}
+}
+
+func killed(e *exec.ExitError) bool {
+	s, ok := e.Sys().(syscall.WaitStatus)
+	return ok && s.Signaled() && s.Signal() == syscall.SIGKILL
+}
+
+// lastLine takes the point that a process wrote down as it died; "" when none.
+func lastLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err == nil {
+		err = os.Remove(path)
+	}
+	return string(b[:max(0, len(b)-1)]), err
+}
+
+// died counts a death, and reports whether there were enough.
+func (r *run) died(point string, outside bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Kills++
+	if point != "" {
+		r.report.Hits[point]++
+	} else if outside {
+		r.report.Outside++
+	}
+	var missing []string
+	for _, p := range r.Points {
+		if n := r.Each - r.report.Hits[p]; n > 0 {
+			missing = append(missing, fmt.Sprintf("%d at %s", n, p))
+		}
+	}
+	if r.report.Kills%20 == 0 {
+		fmt.Fprintf(r.Out, "%d kills, %d outside; to go: %s\n", r.report.Kills, r.report.Outside, strings.Join(missing, ", "))
+	}
+	mutant := r.Skip != "" && len(r.faults) > 0 // it was seen
+	return mutant || r.report.Kills >= r.Kills && len(missing) == 0 || r.report.Kills >= 4*r.Kills
+}
+
+// atOnce is how many points a life is armed with while many want to be died at.
+// When few are left, every life may end at any of them.
+const atOnce = 4
+
+// next says where a node's next life ends: at one of a few points that want it,
+// or at an instant.
+func (r *run) next(number int) (at string, after time.Duration, outside bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.rand.IntN(5) == 0 {
+		return "", time.Duration(r.rand.IntN(3000)) * time.Millisecond, true
+	}
+	var want []string
+	for _, p := range r.Points {
+		if r.report.Hits[p] < r.Each && (number == 0 || !redeems(p)) {
+			want = append(want, p)
+		}
+	}
+	if len(want) == 0 {
+		want = slices.Clone(r.Points)
+	}
+	r.rand.Shuffle(len(want), func(i, j int) { want[i], want[j] = want[j], want[i] })
+	if len(want) > 3*atOnce || len(want) == len(r.Points) {
+		want = want[:min(atOnce, len(want))]
+	}
+	for i, p := range want {
+		n := 1
+		if r.armed[p] < 2 { // then it may be one that seldom comes
+			n += r.rand.IntN(8)
+		}
+		r.armed[p]++
+		if i > 0 {
+			at += ","
+		}
+		at += fmt.Sprintf("%s:%d", p, n)
+	}
+	return at, time.Duration(5000+r.rand.IntN(6000)) * time.Millisecond, false
+}
+
+// redeems tells the points that only the node that lets others join passes.
+func redeems(point string) bool {
+	return point == "state/redeem:before" || point == "state/redeem:after"
+}
+
+// process is a client's.
+type process struct {
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	out    string
+	exited chan struct{}
+	state  error
+}
+
+func (r *run) newClient(number int) (*process, error) {
+	node := r.nodes[number]
+	cfg, err := json.Marshal(ClientConfig{Number: number, Log: r.log(fmt.Sprintf("client%d", number)), API: node.API, Home: node.Home,
+		Seed: r.Seed + uint64(number)<<32, Hands: r.Hands, Owner: number == r.Nodes-1})
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: r.Client(), exited: make(chan struct{}), out: r.log(fmt.Sprintf("client%d.out", number))}
+	p.cmd.Env = append(os.Environ(), ClientEnv+"="+string(cfg))
+	f, err := os.OpenFile(p.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p.cmd.Stdout, p.cmd.Stderr = f, f
+	if p.stdin, err = p.cmd.StdinPipe(); err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start client %d: %w", number, err)
+	}
+	go func() {
+		p.state = p.cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.exited
+}
+
+func (p *process) tail() string {
+	b, err := os.ReadFile(p.out)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-2000):])
+}
+
+// killClients kills one now and then, and starts it again.
+func (r *run) killClients(ctx context.Context, clients []*process) error {
+	for {
+		wait(ctx, r.millis(3000, 8000))
+		if ctx.Err() != nil {
+			return nil
+		}
+		i := r.intn(len(clients))
+		select {
+		case <-clients[i].exited:
+			return fmt.Errorf("client %d ended with %v: %s", i, clients[i].state, clients[i].tail())
+		default:
+		}
+		clients[i].kill()
+		p, err := r.newClient(i)
+		if err != nil {
+			return err
+		}
+		clients[i] = p
+		r.report.Clients++
+	}
+}

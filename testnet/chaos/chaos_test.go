@@ -1,0 +1,179 @@
+//go:build unix
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kith-mesh/kith/node"
+)
+
+var built string
+
+var kith = sync.OnceValues(func() (string, error) {
+	var err error
+	if built, err = os.MkdirTemp("", "kith-chaos-bin-"); err != nil {
+		return "", err
+	}
+	exe := filepath.Join(built, "kith")
+	cmd := exec.Command("go", "build", "-tags", "crashpoints", "-o", exe, "../../cmd/kith")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", errors.New(string(out))
+	}
+	return exe, nil
+})
+
+func TestMain(m *testing.M) {
+	if config := os.Getenv(ClientEnv); config != "" {
+		if err := ClientMain(config); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code := m.Run()
+	if built != "" {
+		if err := os.RemoveAll(built); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// What a longer run is told by: how many kills, from which seed.
+const (
+	envKills   = "KITH_CHAOS_KILLS"
+	envSeed    = "KITH_CHAOS_SEED"
+	envMutants = "KITH_CHAOS_MUTANTS" // durable steps to leave out
+	envDir     = "KITH_CHAOS_DIR"     // where homes and logs are left to look at
+)
+
+func number(t *testing.T, env string, def int) int {
+	t.Helper()
+	text := os.Getenv(env)
+	if text == "" {
+		return def
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", env, err)
+	}
+	return n
+}
+
+func newRun(t *testing.T) Run {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short: kills processes for a while")
+	}
+	exe, err := kith()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := os.Getenv(envDir)
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	return Run{Exe: exe, Client: func() *exec.Cmd { return exec.Command(self) }, Dir: dir, Out: t.Output(), Seed: uint64(number(t, envSeed, 1))}
+}
+
+func say(t *testing.T, r Report) {
+	t.Helper()
+	t.Logf("%d kills of nodes in %.0f s, %d of them at random instants; %d of clients; settled in %.1f s", r.Kills, r.Killing.Seconds(), r.Outside, r.Clients, r.Settled.Seconds())
+	t.Logf("acknowledged: %d jobs (%d published, %d with a quorum, %d that fail), %d adds, %d invites, %d settings, %d joins; %d reads, %d task results checked",
+		r.Jobs, r.Published, r.Quorum, r.Failing, r.Adds, r.Invites, r.Settings, r.Joins, r.Reads, r.Tasks)
+	for _, p := range slices.Sorted(maps.Keys(r.Hits)) {
+		t.Logf("%4d %s", r.Hits[p], p)
+	}
+}
+
+// Processes are killed again and again, at every named point and at random
+// instants, and nothing that was acknowledged is lost or counted twice. With
+// KITH_CHAOS_KILLS=200 and more every point must have been died at five times.
+func TestChaos(t *testing.T) {
+	r := newRun(t)
+	r.Kills, r.Points = number(t, envKills, 25), points(node.Steps())
+	if r.Kills >= 200 {
+		r.Kept, r.Each = true, max(5, r.Kills/400)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(r.Kills)*4*time.Second)
+	defer cancel()
+	report, err := r.Run(ctx)
+	say(t, report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, list := range map[string][]string{"faults": report.Faults, "open": report.Open} {
+		if len(list) > 0 {
+			t.Errorf("%d %s:\n%s", len(list), what, strings.Join(list[:min(40, len(list))], "\n"))
+		}
+	}
+	if report.Jobs == 0 || report.Tasks == 0 || report.Adds == 0 {
+		t.Errorf("nothing was acknowledged: %+v", report.Checked)
+	}
+}
+
+// redundant are the steps that may be left out without anyone being told what is
+// not so, and why.
+var redundant = map[string]string{
+	"state/settle":   "a receipt that is owed still is delivered again, and gets its verdict again",
+	"state/yield":    "a host that forgot yields again when it hears of the higher term",
+	"state/taken":    "an origin that forgot delivers its answer again, and is told that there is one",
+	"state/forget":   "a host that forgot hears that the job was answered when it brings its own answer",
+	"storage/index":  "pinning indexes what is not indexed",
+	"storage/forget": "the next collection forgets it",
+}
+
+// Every durable step that is left out is seen by the checker, one after the
+// other; those that are redundant are not. KITH_CHAOS_MUTANTS names the steps,
+// or all.
+func TestMutants(t *testing.T) {
+	which := os.Getenv(envMutants)
+	if which == "" {
+		t.Skipf("set %s=all, or to durable steps with commas", envMutants)
+	}
+	for _, step := range node.Steps() {
+		if which != "all" && !slices.Contains(strings.Split(which, ","), step) {
+			continue
+		}
+		t.Run(step, func(t *testing.T) {
+			r := newRun(t)
+			r.Skip, r.Points, r.Kills, r.Kept, r.Bound = step, points([]string{step}), 30, step == "state/receipt", 60*time.Second
+			r.Nodes, r.Hands = 3, 3
+			if step == "state/remove" { // seen after a minute's retention
+				r.Kills = 120
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+			defer cancel()
+			report, err := r.Run(ctx)
+			say(t, report)
+			seen := append(report.Faults, fmt.Sprint(err))
+			switch why, may := redundant[step]; {
+			case may && (err != nil || len(report.Faults) > 0):
+				t.Errorf("%s is not redundant (%s): %s", step, why, strings.Join(seen[:min(8, len(seen))], "\n"))
+			case !may && err == nil && len(report.Faults) == 0:
+				t.Errorf("nobody saw that %s is left out", step)
+			default:
+				t.Logf("SEEN %s: %d faults, error %v, first: %s", step, len(report.Faults), err, seen[0])
+			}
+		})
+	}
+}

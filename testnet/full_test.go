@@ -1,0 +1,314 @@
+//go:build linux
+
+package testnet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kith-mesh/kith/api"
+	"github.com/kith-mesh/kith/api/client"
+	"github.com/kith-mesh/kith/tasks"
+)
+
+// alone runs the test again as a process with mounts of its own, which end with
+// it, and reports true in that one. It skips where the system does not allow it.
+func alone(t *testing.T, exe string) bool {
+	t.Helper()
+	const mark = "KITHTEST_ALONE"
+	if os.Getenv(mark) != "" {
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=6m")
+	cmd.Env = append(os.Environ(), mark+"=1", kithExe+"="+exe)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		t.Logf("%s", out)
+		if bytes.Contains(out, []byte("--- SKIP")) {
+			t.Skipf("not tried:\n%s", out)
+		}
+	case errors.As(err, &exit):
+		t.Errorf("%v\n%s", err, out)
+	default:
+		t.Skipf("no process with mounts of its own here: %v", err)
+	}
+	return false
+}
+
+// kithExe names the binary that alone's process uses.
+const kithExe = "KITHTEST_EXE"
+
+// volume is a small file system in memory.
+type volume struct {
+	t   *testing.T
+	dir string
+}
+
+func newVolume(t *testing.T, at, megabytes string) volume {
+	t.Helper()
+	v := volume{t, at}
+	if err := unix.Mount("tmpfs", v.dir, "tmpfs", 0, "mode=0700,size="+megabytes+"m"); err != nil {
+		t.Skipf("no tmpfs can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(v.dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return v
+}
+
+// fill leaves so many bytes free; 0 leaves none at all.
+func (v volume) fill(leave int64) {
+	v.t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(v.dir, &st); err != nil {
+		v.t.Fatal(err)
+	}
+	f, err := os.OpenFile(v.ballast(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer f.Close()
+	if n := int64(st.Bavail)*st.Bsize - leave; n > 0 {
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, n); err != nil && !errors.Is(err, unix.ENOSPC) {
+			v.t.Fatal(err)
+		}
+	}
+	for page := make([]byte, 4096); leave == 0; { // what others free meanwhile, too
+		if _, err := f.Write(page); errors.Is(err, unix.ENOSPC) {
+			break
+		} else if err != nil {
+			v.t.Fatal(err)
+		}
+	}
+}
+
+func (v volume) ballast() string { return filepath.Join(v.dir, "ballast") }
+
+func (v volume) free() {
+	v.t.Helper()
+	if err := os.Remove(v.ballast()); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// await polls until ok says so.
+func await(ctx context.Context, t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: not so in time", what)
+		}
+	}
+}
+
+func whyHas(ctx context.Context, t *testing.T, p *Process, id tasks.JobID, text string) func() bool {
+	var list []api.Wait
+	return func() bool {
+		last := list
+		var err error
+		if list, err = p.Client.Why(ctx, string(id)); err != nil {
+			t.Fatalf("why: %v; the last time it said %+v; want %q", err, last, text)
+		}
+		for _, w := range list {
+			if strings.Contains(w.Reason, text) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// refusedFull checks an error of the API and its class, which is the command's
+// exit code.
+func refusedFull(t *testing.T, what string, err error, code tasks.Reason) {
+	t.Helper()
+	var e *api.Error
+	if !errors.As(err, &e) || e.Status != http.StatusInsufficientStorage || e.Reason != api.ReasonFull || e.Code != uint32(code) || e.Hint == "" || client.ClassOf(err) != client.Refused {
+		t.Errorf("%s: %v (%+v), want a refusal for lack of room with a hint", what, err, e)
+	}
+}
+
+// commandRefused runs the command at a node and wants exit code 4 and a word on
+// the disk.
+func commandRefused(ctx context.Context, t *testing.T, exe string, p *Process, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Env = append(cleanEnv(), "KITH_HOME="+p.Home)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(string(out), "room") {
+		t.Errorf("kith %s: %v, want exit code 4 and why\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+func wantCounts(ctx context.Context, t *testing.T, p *Process, id tasks.JobID, text []byte) {
+	t.Helper()
+	job, err := followJob(ctx, p.Client, string(id), func(api.Job) {})
+	if err != nil || job.State != "done" {
+		t.Fatalf("job %+v, %v", job, err)
+	}
+	got, want, err := counts(ctx, p.Client, cidOf(job), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(got, want) {
+		t.Error("the counts are wrong")
+	}
+}
+
+// A disk gets full in the middle of a job: at the origin under the database, and
+// under the blocks, and at a worker. New jobs and data
+// are refused with the reason, what runs waits and says why, no node ends, and
+// with room again it all goes on to the right bytes.
+func TestDiskFull(t *testing.T) {
+	scenario(t)
+	exe := os.Getenv(kithExe)
+	if exe == "" {
+		exe = binary(t)
+	}
+	if !alone(t, exe) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	nodes, err := NewProcesses(t.TempDir(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The origin's database and its blocks are on disks of their own.
+	home, worker := newVolume(t, t.TempDir(), "320"), newVolume(t, t.TempDir(), "320")
+	nodes[0].Home, nodes[1].Home = filepath.Join(home.dir, "home"), filepath.Join(worker.dir, "home")
+	at := filepath.Join(nodes[0].Home, "blocks")
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	blocks := newVolume(t, at, "320")
+	t.Cleanup(func() {
+		if err := StopAll(nodes); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := StartMesh(ctx, exe, nodes, func(int) []string { return []string{"--cpu", "1", "--disk", "300MiB"} }); err != nil {
+		t.Fatal(err)
+	}
+	origin := nodes[0]
+	small := filepath.Join(t.TempDir(), "small.txt")
+	if err := os.WriteFile(small, []byte("a few words"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	some := addText(ctx, t, origin, "neither a program nor much of a text")
+	spec := tasks.Spec{Kind: tasks.KindWasm, Program: some, Inputs: []tasks.Input{{Source: some, Split: tasks.Split{By: tasks.SplitLines, Size: 1}}}}
+	refusals := func() {
+		t.Helper()
+		_, err := origin.Client.AddFile(ctx, strings.NewReader("new"), 3, api.AddOptions{})
+		refusedFull(t, "add", err, tasks.OK)
+		_, err = origin.Client.Submit(ctx, spec)
+		refusedFull(t, "submit", err, tasks.OriginFull)
+		commandRefused(ctx, t, exe, origin, "add", small)
+		commandRefused(ctx, t, exe, origin, "run", "example:wordcount", "--input", small)
+		checks, err := origin.Client.Doctor(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if checks[0].Name != "disk" || checks[0].State != api.CheckFail || !strings.Contains(checks[0].Fix, "free some room") {
+			t.Errorf("doctor: %+v", checks[0])
+		}
+	}
+	begin := func() (tasks.JobID, []byte) {
+		t.Helper()
+		id, text, err := submitWordCount(ctx, origin.Client, 400)
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(ctx, t, "some tasks are done", func() bool {
+			job, err := origin.Client.Job(ctx, string(id))
+			if err != nil || job.Over() {
+				t.Fatalf("job %+v, %v", job, err)
+			}
+			return job.Done > 0
+		})
+		return id, text
+	}
+
+	for _, full := range []struct {
+		what  string
+		disk  volume
+		leave int64
+		why   string
+	}{
+		{"the origin's database", home, 0, "nothing can be made durable"},
+		{"the origin's blocks, but for what is kept free", blocks, 200 << 20, "are kept free"},
+		{"the origin's blocks", blocks, 0, "are kept free"},
+		{"the worker's disk", worker, 0, "disk is full"}, // with two replicas a task, the worker is needed
+	} {
+		from := time.Now()
+		id, text := begin()
+		full.disk.fill(full.leave)
+		await(ctx, t, "why names "+full.what, whyHas(ctx, t, origin, id, full.why))
+		if full.disk == blocks { // the database's log has some room of its own, which small writes may find
+			refusals()
+		}
+		for _, p := range nodes {
+			if st, err := p.Client.Status(ctx); err != nil || !st.Ready {
+				t.Errorf("%s with %s full: %+v, %v", p.Name, full.what, st, err)
+			}
+		}
+		full.disk.free()
+		wantCounts(ctx, t, origin, id, text)
+		t.Logf("%s: %v", full.what, time.Since(from).Round(time.Second))
+	}
+
+	for _, p := range nodes {
+		select {
+		case <-p.Exited():
+			t.Errorf("%s ended: %v\n%s", p.Name, p.State(), p.Tail())
+		default:
+		}
+		if _, err := p.Client.GC(ctx); err != nil {
+			t.Errorf("%s collects: %v", p.Name, err)
+		}
+	}
+	body, err := origin.Client.Cat(ctx, addText(ctx, t, origin, "room again"), "", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if b, err := io.ReadAll(body); err != nil || string(b) != "room again" {
+		t.Errorf("read %q, %v", b, err)
+	}
+}
+
+func addText(ctx context.Context, t *testing.T, p *Process, text string) tasks.CID {
+	t.Helper()
+	root, err := p.Client.AddFile(ctx, strings.NewReader(text), int64(len(text)), api.AddOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tasks.CID(root.CID)
+}

@@ -1,0 +1,218 @@
+//go:build unix
+
+package testnet
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kith-mesh/kith/api"
+	"github.com/kith-mesh/kith/examples"
+	"github.com/kith-mesh/kith/tasks"
+)
+
+// fast lets published jobs change hands within seconds.
+const fast = "KITH_CRASH_FAST=1"
+
+// newPublishing is a lab with a submitter that runs no job service, and hosts.
+func newPublishing(t *testing.T, hosts int) (l *lab, submitter *Process, at []*Process) {
+	t.Helper()
+	l = newLab(t, 1+hosts, func(i int) []string {
+		if i == 0 {
+			return []string{"--light"}
+		}
+		return nil
+	}, fast)
+	return l, l.nodes[0], l.nodes[1:]
+}
+
+func (l *lab) publish(p *Process, spec tasks.Spec) string {
+	l.t.Helper()
+	id, err := p.Client.Publish(l.ctx, spec, api.PublishOptions{})
+	l.must(err)
+	return string(id)
+}
+
+// holder waits until a host says that it holds a job at a term.
+func (l *lab) holder(id string, term uint64, hosts []*Process) (holder *Process) {
+	l.t.Helper()
+	l.until(fmt.Sprintf("a host holds the job at term %d", term), func() bool {
+		for _, p := range hosts {
+			if j, err := p.Client.Job(l.ctx, id); err == nil && j.Origin == p.ID && j.Term == term {
+				holder = p
+			}
+		}
+		return holder != nil
+	})
+	return holder
+}
+
+// answered waits for the one answer to a published job.
+func (l *lab) answered(submitter *Process, id string) api.Job {
+	l.t.Helper()
+	j := l.over(submitter, id)
+	if j.State != "done" {
+		l.t.Fatalf("the job is %s (%s)", j.State, j.Detail)
+	}
+	l.words(submitter, j.Output)
+	return j
+}
+
+func without(nodes []*Process, p *Process) []*Process {
+	return slices.DeleteFunc(slices.Clone(nodes), func(q *Process) bool { return q == p })
+}
+
+// The origin of a published job is killed and its successor answers, whether the
+// old one stays away, is back while the successor is at work, or after the end.
+func TestPublishedOriginDies(t *testing.T) {
+	scenario(t)
+	l, submitter, hosts := newPublishing(t, 3)
+	for _, c := range []struct {
+		name   string
+		during bool // the old origin is back before the end
+	}{{"and is back after the end", false}, {"and is back while its successor works", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			l := l.in(t)
+			l.pause(hosts...)
+			id := l.publish(submitter, l.wordCount(submitter))
+			old := l.holder(id, 1, hosts)
+			l.must(old.Kill())
+			rest := without(hosts, old)
+			next := l.holder(id, 2, rest)
+			l.says(submitter, id, next.ID+" is its origin, at term 2")
+			if c.during {
+				l.start(old, fast)
+				l.says(old, id, "kept here in case its origin falls silent")
+			}
+			l.resume(rest...)
+			j := l.answered(submitter, id)
+			if j.Origin != next.ID || j.Term != 2 {
+				t.Errorf("the answer is of %s at term %d, want %s at term 2", j.Origin, j.Term, next.ID)
+			}
+			if !c.during {
+				l.start(old, fast)
+			}
+			// It hears that the job has its answer, and makes none of its own.
+			l.until("the old origin lets go", func() bool {
+				j, err := old.Client.Job(l.ctx, id)
+				if err == nil && (j.State == "done" || j.Done > 0) {
+					t.Fatalf("the old origin says that the job is %s, with %d tasks", j.State, j.Done)
+				}
+				return err != nil || j.State == "cancelled"
+			})
+		})
+	}
+}
+
+// Whoever dies between the end of a published job and the word that its answer is
+// accepted, there is one answer.
+func TestPublishedAnswerOwed(t *testing.T) {
+	scenario(t)
+	l, submitter, hosts := newPublishing(t, 1)
+	origin := hosts[0]
+	for _, c := range []struct {
+		name            string
+		at, atSubmitter string // crash points
+	}{
+		{"done, the answer not sent", "state/finish:after", ""},
+		{"accepted, and not known to be", "state/taken:before", ""},
+		{"adopted, not claimed", "state/adopt:after", ""},
+		{"origin, and it has not said so", "state/term:after", ""},
+		{"published, not said", "", "state/publish:after"},
+		{"the answer here, not accepted", "", "state/accept:before"},
+		{"accepted, the origin not told", "", "state/accept:after"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := l.in(t)
+			victim, at := origin, c.at
+			if at == "" {
+				victim, at = submitter, c.atSubmitter
+			}
+			l.restart(victim, fast, "KITH_CRASH_AT="+at)
+			spec := l.wordCount(submitter)
+			said, err := submitter.Client.Publish(l.ctx, spec, api.PublishOptions{})
+			l.died(victim)
+			l.start(victim, fast)
+			id := string(said)
+			if err != nil {
+				id = l.newest(submitter)
+			}
+			if j := l.answered(submitter, id); j.Term != 1 || j.Origin != origin.ID {
+				t.Errorf("the answer is of %s at term %d", j.Origin, j.Term)
+			}
+			l.until("the origin owes nothing", func() bool {
+				j, err := origin.Client.Job(l.ctx, id)
+				return err == nil && j.Over()
+			})
+		})
+	}
+}
+
+// The submitter is away while its job is worked on, and so is the origin when it
+// is back: the answer waits for it on disk.
+func TestSubmitterDies(t *testing.T) {
+	scenario(t)
+	l, submitter, hosts := newPublishing(t, 2)
+	t.Run("a node", func(t *testing.T) {
+		l := l.in(t)
+		l.pause(hosts...)
+		id := l.publish(submitter, l.wordCount(submitter))
+		origin := l.holder(id, 1, hosts)
+		l.until("its inputs are at the origin", func() bool { return l.job(origin, id).Tasks > 0 })
+		l.must(submitter.Kill())
+		l.resume(hosts...)
+		l.until("the job is done at its origin", func() bool { return l.job(origin, id).Over() })
+		l.must(origin.Kill())
+		l.start(submitter, fast)
+		l.start(origin, fast)
+		if j := l.answered(submitter, id); j.Origin != origin.ID || j.Term != 1 {
+			t.Errorf("the answer is of %s at term %d, want %s at term 1", j.Origin, j.Term, origin.ID)
+		}
+	})
+	// `kith publish` without a running node: what it began goes on when a node of
+	// its home runs again.
+	t.Run("the light client of kith publish", func(t *testing.T) {
+		l := l.in(t)
+		l.must(submitter.Stop())
+		l.pause(hosts...)
+		dir := t.TempDir()
+		write := func(name string, b []byte) {
+			l.must(os.WriteFile(filepath.Join(dir, name), b, 0o600))
+		}
+		write("text", l.text)
+		for _, name := range []string{"wordcount", "wcsum"} {
+			b, err := examples.Program(name)
+			l.must(err)
+			write(name+".wasm", b)
+		}
+		write("job.yaml", []byte("name: wc\nprogram: ./wordcount.wasm\ninputs: [{source: ./text, split: {by: lines, size: 50}}]\nreduce: {program: ./wcsum.wasm}\n"))
+		cmd := exec.CommandContext(l.ctx, l.exe, "publish", "--home", submitter.Home, filepath.Join(dir, "job.yaml"))
+		cmd.Env = cleanEnv()
+		says, err := cmd.StderrPipe()
+		l.must(err)
+		l.must(cmd.Start())
+		var id string
+		for lines := bufio.NewScanner(says); id == "" && lines.Scan(); {
+			if _, rest, ok := strings.Cut(lines.Text(), "job "); ok {
+				id = strings.Fields(rest)[0]
+			}
+		}
+		if id == "" {
+			t.Fatal("kith publish never said a job's ID")
+		}
+		id = strings.Trim(id, ":,")
+		origin := l.holder(id, 1, hosts)
+		l.until("its inputs are at the origin", func() bool { return l.job(origin, id).Tasks > 0 })
+		l.must(cmd.Process.Kill())
+		_ = cmd.Wait() // it says that it was killed
+		l.resume(hosts...)
+		l.start(submitter, fast)
+		l.answered(submitter, id)
+	})
+}
