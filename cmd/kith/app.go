@@ -199,7 +199,7 @@ Settings: flag, then KITH_* environment, then config.yaml, then default.`,
 		}
 	}
 	group("node", a.initCmd(), a.upCmd(), a.downCmd(), a.statusCmd(), a.doctorCmd(), a.healthCmd(), a.idCmd(), a.tokenCmd(), a.pauseCmd(), a.resumeCmd(), a.versionCmd())
-	group("mesh", a.inviteCmd(), a.peersCmd(), a.demoCmd())
+	group("mesh", a.inviteCmd(), a.peersCmd(), a.demoCmd(), a.benchCmd())
 	group("data", a.addCmd(), a.getCmd(), a.catCmd(), a.lsCmd(), a.pinCmd(), a.unpinCmd(), a.gcCmd(), a.carCmd())
 	group("jobs", a.runCmd(), a.submitCmd(), a.publishCmd(), a.jobsCmd(), a.jobCmd(), a.logsCmd(), a.resultsCmd(), a.cancelCmd(), a.whyCmd())
 	completion(root)

@@ -108,14 +108,18 @@ func (a *app) addOne(ctx context.Context, c *client.Client, p string, opts api.A
 
 func (a *app) getCmd() *cobra.Command {
 	var out string
+	var from []string
 	cmd := &cobra.Command{
 		Use:   "get CID[/PATH]",
 		Short: "Write a file or folder to disk",
 		Long: `Has the node fetch the content whole, from several peers at once, going on where
 an earlier try ended, and writes it to --out (default: the path's last part, or
-the CID). The destination must not exist; it appears whole or not at all.`,
+the CID). The destination must not exist; it appears whole or not at all. --from
+names a peer to ask first, by an address that ends in its ID. It need not be a
+member: any IPFS node will do, or a node of another mesh that has it public.`,
 		Example: `  kith get bafy... --out books
-  kith get bafy.../chapter1.txt`,
+  kith get bafy.../chapter1.txt
+  kith get bafy... --from /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo...`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.pinned(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -131,23 +135,29 @@ the CID). The destination must not exist; it appears whole or not at all.`,
 			if out == "" {
 				out = path.Base(strings.TrimSuffix(args[0], "/"))
 			}
-			if err := a.get(cmd.Context(), c, root, inside, out); err != nil {
+			if err := a.get(cmd.Context(), c, root, inside, from, out); err != nil {
 				return err
 			}
 			return a.show(map[string]string{"cid": string(root), "path": inside, "out": out}, func(w io.Writer) { fmt.Fprintln(w, out) })
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "where to write it")
+	fromFlag(cmd, &from)
 	return cmd
 }
 
+// fromFlag names peers that a fetch asks first.
+func fromFlag(cmd *cobra.Command, from *[]string) {
+	cmd.Flags().StringArrayVar(from, "from", nil, "address of a peer to ask first, member or not; may be repeated")
+}
+
 // get fetches to the node, then writes from it.
-func (a *app) get(ctx context.Context, c *client.Client, root tasks.CID, inside, out string) error {
+func (a *app) get(ctx context.Context, c *client.Client, root tasks.CID, inside string, from []string, out string) error {
 	if _, err := os.Lstat(out); err == nil {
 		return usagef("%s exists: remove it or name another with --out", out)
 	}
 	bar := a.progress("fetch", true)
-	got, err := c.Fetch(ctx, root, inside, bar.transfer())
+	got, err := c.Fetch(ctx, root, inside, from, bar.transfer())
 	bar.end()
 	if err != nil {
 		return err
@@ -270,6 +280,7 @@ func (a *app) listPins(ctx context.Context, c *client.Client) error {
 
 func (a *app) pinCmd() *cobra.Command {
 	var keep time.Duration
+	var from []string
 	cmd := &cobra.Command{
 		Use:   "pin CID",
 		Short: "Fetch content whole and keep it",
@@ -293,7 +304,7 @@ func (a *app) pinCmd() *cobra.Command {
 			}
 			defer c.Close()
 			bar := a.progress("fetch", true)
-			_, err = c.Fetch(cmd.Context(), root, "", bar.transfer())
+			_, err = c.Fetch(cmd.Context(), root, "", from, bar.transfer())
 			bar.end()
 			if err != nil {
 				return err
@@ -306,6 +317,7 @@ func (a *app) pinCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&keep, "for", 0, "how long (default: until unpinned)")
+	fromFlag(cmd, &from)
 	return cmd
 }
 
@@ -313,6 +325,7 @@ func (a *app) unpinCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:               "unpin CID",
 		Short:             "Let gc take content",
+		Long:              "Ends your pin. What was public is the members' alone from then on.",
 		Example:           "  kith unpin bafy... && kith gc",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.pinned(),

@@ -66,7 +66,7 @@ Interrupting ends the waiting, not the job.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for name, n := range map[string]uint32{"tasks": o.tasks, "replicas": o.replicas} {
+			for name, n := range map[string]uint32{"tasks": o.tasks, "replicas": o.replicas, "retries": o.retries} {
 				if n == 0 && cmd.Flags().Changed(name) {
 					return usagef("--%s 0: want 1 or more", name)
 				}

@@ -63,7 +63,8 @@ func (a *app) publishCmd() *cobra.Command {
 		Long: `Signs the job and sends it over the mesh's jobs topic until a node has taken it
 up and answered. Programs and inputs travel inline when they are small, and by CID
 otherwise. Uses the running node of this home; when none runs, it runs a light one
-until the answer is here, and then writes the result.
+until the answer is here, and then writes the result. When that one is ended before,
+the job goes on: a node of the same home ('kith up --light') takes its answer.
 
 ` + specHelp,
 		Example: `  kith publish job.yaml --wait

@@ -44,6 +44,9 @@ as apiListen for --api-listen.`,
 			if cfg.Delays, err = parseDelays(delays); err != nil {
 				return err
 			}
+			if err := crashSeams(&cfg.Seams); err != nil {
+				return err
+			}
 			ctx := cmd.Context()
 			if whileStdin {
 				var cancel context.CancelFunc

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/kith-mesh/kith/tasks/runner"
+	"github.com/kith-mesh/kith/testnet/bench"
 )
 
 //go:generate go test -run TestDocs -update .
@@ -21,6 +22,12 @@ func main() { os.Exit(kith()) }
 func kith() int {
 	if len(os.Args) > 1 && os.Args[1] == runner.ChildArg {
 		return runner.ChildMain(os.Args[2:])
+	}
+	if len(os.Args) > 1 && os.Args[1] == bench.ChildArg {
+		return bench.ChildMain()
+	}
+	if len(os.Args) == 2 && os.Args[1] == bench.EchoArg {
+		return bench.EchoMain()
 	}
 	// What waits or writes ends in order; a second signal ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
