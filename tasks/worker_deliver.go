@@ -136,11 +136,12 @@ func (w *Worker) onDeliverFailed(ev DeliverFailed) {
 	if s == nil || !s.out {
 		return
 	}
-	s.out, s.sent = false, s.sent[:0]
+	s.out = false
 	if ev.Reason >= TooManyFailures { // the origin answers that there is no such job there
-		w.abandon(s)
+		w.disowned(s)
 		return
 	}
+	s.sent = s.sent[:0]
 	wait := doubled(250*time.Millisecond, s.tries, 15*time.Second)
 	wait += time.Duration(w.cfg.Rand.Int64N(int64(wait)/4 + 1))
 	s.tries++
@@ -215,6 +216,24 @@ func (w *Worker) onVerdicts(ev VerdictsIn) {
 		w.drop(r)
 		w.tidy(s)
 	}
+}
+
+// disowned: the origin holds the job no more. Its verdicts may be on their way, or
+// kept there, so each receipt is given up only when an origin that was shown it said
+// so; the others are shown at once.
+func (w *Worker) disowned(s *served) {
+	for _, l := range slices.Clone(s.leases) {
+		for _, r := range slices.Clone(l.runs) {
+			if r.state != runOwed || slices.Contains(s.sent, r) {
+				w.drop(r)
+			} else {
+				r.sent, r.pending = time.Time{}, false
+			}
+		}
+	}
+	s.sent, s.tries, s.due = s.sent[:0], 0, time.Time{}
+	w.deliverBy(s, w.now)
+	w.tidy(s)
 }
 
 // abandon drops a job whose origin is gone for good.

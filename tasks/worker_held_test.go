@@ -71,3 +71,53 @@ func TestOriginsDoNotMix(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// An origin that is done with a job answers a heartbeat that it holds no such
+// job, perhaps before its verdicts are here: a receipt that it was not shown since
+// is shown once more, and only what that is answered with lets go of it.
+func TestDisownedReceiptsAreShownAgain(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w, err := tasks.NewWorker(tasks.WorkerConfig{Self: "me", Rand: rand.New(rand.NewPCG(1, 1)), Limits: tasks.SetLimits{Slots: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown, released, stopped int
+	step := func(ev tasks.WorkerEvent) {
+		shown = 0
+		for _, e := range w.Step(now, ev) {
+			switch e := e.(type) {
+			case tasks.Deliver:
+				shown = len(e.Receipts)
+			case tasks.ReleaseJob:
+				released++
+			case tasks.Stop:
+				stopped++
+			}
+		}
+	}
+	step(tasks.LeaseIn{Lease: tasks.Lease{ID: "t1-1", Job: "j", Origin: "o", Worker: "me", Program: "p", Duration: time.Minute, Grace: time.Hour,
+		Assignments: []tasks.Assignment{{Task: tasks.Task{Ref: tasks.Ref{Index: 0}}}, {Task: tasks.Task{Ref: tasks.Ref{Index: 1}}}}}})
+	step(tasks.Ran{Origin: "o", Job: "j", Lease: "t1-1", Outcome: tasks.Outcome{Output: "x"}})
+	if shown != 1 {
+		t.Fatalf("%d receipts are delivered", shown)
+	}
+	step(tasks.Delivered{Origin: "o", Job: "j"})
+	now = now.Add(5 * time.Second)
+	step(tasks.WorkerTick{})
+	if shown != 0 {
+		t.Fatalf("the heartbeat shows %d receipts", shown)
+	}
+	now = now.Add(time.Second)
+	step(tasks.DeliverFailed{Origin: "o", Job: "j", Reason: tasks.StaleTerm})
+	if shown != 1 || released != 0 || stopped != 1 {
+		t.Fatalf("after a heartbeat that was disowned: %d receipts shown, %d jobs released, %d runs stopped", shown, released, stopped)
+	}
+	step(tasks.Ran{Origin: "o", Job: "j", Lease: "t1-1", Ref: tasks.Ref{Index: 1}, Outcome: tasks.Outcome{Output: "y"}})
+	if released != 0 || w.Status().Receipts != 1 {
+		t.Fatalf("before the answer: released %d, %+v", released, w.Status())
+	}
+	step(tasks.DeliverFailed{Origin: "o", Job: "j", Reason: tasks.StaleTerm})
+	if released != 1 || w.Status().Receipts != 0 {
+		t.Errorf("after the receipt was disowned: released %d, %+v", released, w.Status())
+	}
+}

@@ -72,6 +72,7 @@ type runKey struct {
 // peer that asked, instead of that being sent.
 type benchEvent struct {
 	ev     tasks.WorkerEvent
+	said   *wire.SaidVerdicts          // how the verdicts of ev were signed; nil: not to be kept
 	answer chan<- []tasks.WorkerEffect // has room for one
 	then   chan<- struct{}             // closed when the machine has it
 }
@@ -116,6 +117,9 @@ func (b *bench) run(ctx context.Context) {
 }
 
 func (b *bench) step(ctx context.Context, e benchEvent) {
+	if ev, ok := e.ev.(tasks.VerdictsIn); ok { // before the machine lets go of the job, and with it of what is kept
+		b.judged(ev.Origin, ev.Verdicts, e.said)
+	}
 	b.mu.Lock()
 	switch ev := e.ev.(type) {
 	case tasks.LeaseIn:

@@ -199,8 +199,9 @@ func (b *bench) sendReport(ctx context.Context, to peer.ID, r wire.WorkReport) (
 }
 
 // judged takes verdicts: those that end a receipt let it go. said is how they were
-// signed; nil when nobody did.
-func (b *bench) judged(ctx context.Context, origin tasks.PeerID, vs []tasks.Verdict, said *wire.SaidVerdicts) {
+// signed; nil when nobody did. What is settled by them waits for a commit from the
+// same moment on, so that whoever sees that nothing is owed sees it.
+func (b *bench) judged(origin tasks.PeerID, vs []tasks.Verdict, said *wire.SaidVerdicts) {
 	var gone []wire.ReceiptKey
 	known := 0
 	b.mu.Lock()
@@ -229,20 +230,25 @@ func (b *bench) judged(ctx context.Context, origin tasks.PeerID, vs []tasks.Verd
 			}
 		}
 	}
-	b.mu.Unlock()
-	for _, r := range old {
-		if r.Output != "" {
-			b.release(ctx, r.Job, r.Output)
+	if len(gone) > 0 {
+		b.settled.Keys = append(b.settled.Keys, gone...)
+		if said != nil && len(said.Sealed) <= saidBytes*(known+8) { // or it is mostly about what this node never did
+			b.settled.Said = append(b.settled.Said, *said)
 		}
 	}
-	if said != nil && len(said.Sealed) > saidBytes*(known+8) {
-		said = nil // it is mostly about what this node never did
+	many := len(b.settled.Keys) >= settledMost
+	b.mu.Unlock()
+	if len(old) == 0 && !many {
+		return
 	}
-	if said != nil && len(gone) > 0 {
-		b.settle(ctx, gone, []wire.SaidVerdicts{*said}, false)
-	} else {
-		b.settle(ctx, gone, nil, false)
-	}
+	b.s.crew.spawn(func(ctx context.Context) {
+		for _, r := range old {
+			if r.Output != "" {
+				b.release(ctx, r.Job, r.Output)
+			}
+		}
+		b.settle(ctx, nil, nil, false)
+	})
 }
 
 // saidBytes is about what one signed verdict takes, and room.
@@ -329,7 +335,7 @@ func (b *bench) settleOld(ctx context.Context) {
 			if err != nil {
 				b.s.log.Debug("old receipts not delivered", "peer", to, "receipts", len(say.receipts)+len(say.commits)+len(say.reveals), "err", err)
 			}
-			b.judged(ctx, to, lateFor(say, unknown), nil)
+			b.judged(to, lateFor(say, unknown), nil)
 		}
 		pause := time.NewTimer(wait)
 		select {

@@ -67,7 +67,7 @@ func TestVerdictsOfStrangers(t *testing.T) {
 			from *node
 			left int
 		}{{other, 1}, {origin, 0}} {
-			w.svc.bench.judged(ctx, idOf(c.from.id), []tasks.Verdict{v}, nil)
+			w.svc.bench.judged(idOf(c.from.id), []tasks.Verdict{v}, nil)
 			w.svc.bench.settle(ctx, nil, nil, true)
 			if n := owed(); n != c.left {
 				t.Errorf("after the word of node %d: %d receipts are kept, want %d", c.from.i, n, c.left)

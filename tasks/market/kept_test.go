@@ -10,6 +10,7 @@ import (
 
 	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
 )
 
 // What a job names is kept from the moment that its ID is told, until its
@@ -188,6 +189,34 @@ func TestOffersAreSmall(t *testing.T) {
 		o := tasks.Offer{Inputs: make([]tasks.CID, tasks.MaxInputs)}
 		if o = m.all[0].svc.fill(o); len(o.Inputs) != offerInputs {
 			t.Errorf("%d inputs are named", len(o.Inputs))
+		}
+	})
+}
+
+// The verdict that lets a job go is kept as it was signed: it is noted before the
+// machine lets go of what it is about.
+func TestLastVerdictIsKept(t *testing.T) {
+	inMesh(t, 2, nil, func(m *mesh) {
+		ctx, origin, w := context.Background(), m.all[0], m.all[1]
+		w.halt() // its bench is stepped by hand
+		b, job := w.svc.bench, jobNamed(0)
+		b.step(ctx, benchEvent{ev: tasks.LeaseIn{Lease: tasks.Lease{ID: "t1-1", Job: job, Origin: idOf(origin.id), Worker: idOf(w.id), Program: cidOf([]byte("p")),
+			Assignments: []tasks.Assignment{{}}, Duration: time.Minute}}})
+		r := tasks.Receipt{Job: job, Lease: "t1-1", Worker: idOf(w.id), Output: nothing}
+		b.step(ctx, benchEvent{ev: tasks.Ran{Origin: idOf(origin.id), Job: job, Lease: "t1-1", Outcome: tasks.Outcome{Output: nothing}}})
+		b.keep(ctx, tasks.Deliver{To: idOf(origin.id), Report: tasks.Report{Job: job}, Receipts: []tasks.Receipt{r}})
+		v := tasks.Verdict{Job: job, Lease: r.Lease, Worker: r.Worker, Status: tasks.Accepted}
+		b.step(ctx, benchEvent{ev: tasks.VerdictsIn{Origin: idOf(origin.id), Verdicts: []tasks.Verdict{v}}, said: &wire.SaidVerdicts{Origin: idOf(origin.id), Sealed: []byte("signed")}})
+		if b.machine.Holds(job, idOf(origin.id)) {
+			t.Fatal("the job is held still: the test shows nothing")
+		}
+		b.settle(ctx, nil, nil, true)
+		said, err := w.store.SaidVerdicts(ctx, job)
+		if err != nil || len(said) != 1 {
+			t.Errorf("%d signed verdicts are kept, %v", len(said), err)
+		}
+		if owed, err := w.store.OwedReceipts(ctx); err != nil || len(owed) > 0 {
+			t.Errorf("%d receipts are owed, %v", len(owed), err)
 		}
 	})
 }

@@ -119,12 +119,11 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 				mine = append(mine, v)
 			}
 		}
-		s.bench.push(tasks.VerdictsIn{Origin: origin, Verdicts: mine})
 		said := &wire.SaidVerdicts{Origin: origin, Sealed: sealed, At: s.cfg.Now()}
 		if len(mine) < len(vs) { // it is not for us to keep what concerns others
 			said = nil
 		}
-		s.bench.judged(ctx, origin, mine, said)
+		s.bench.inbox.push(benchEvent{ev: tasks.VerdictsIn{Origin: origin, Verdicts: mine}, said: said})
 	}
 	for _, a := range o.Asks {
 		s.bench.asked(origin, a)

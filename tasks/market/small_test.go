@@ -144,7 +144,7 @@ func TestSettledReceiptsShareACommit(t *testing.T) {
 			}
 		}
 		verdict := func(i uint32, s tasks.VerdictStatus) {
-			b.judged(ctx, to, []tasks.Verdict{{Job: jobNamed(0), Ref: tasks.Ref{Index: i}, Lease: "t1-1", Worker: idOf(w.id), Status: s}}, nil)
+			b.judged(to, []tasks.Verdict{{Job: jobNamed(0), Ref: tasks.Ref{Index: i}, Lease: "t1-1", Worker: idOf(w.id), Status: s}}, nil)
 		}
 		keep(receipt(0), receipt(1))
 		owed("at first", 0, 1)
@@ -163,6 +163,7 @@ func TestSettledReceiptsShareACommit(t *testing.T) {
 		for i := range uint32(settledMost) {
 			verdict(i+10, tasks.Accepted)
 		}
+		synctest.Wait() // it is written beside the bench's own work
 		owed("after many", 1)
 	})
 }

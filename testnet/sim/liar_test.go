@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,9 +255,12 @@ func TestLiarCopiesACommitment(t *testing.T) {
 		hash tasks.Hash
 		show wire.Reveal
 	}
-	seen := map[tasks.Ref]given{}
+	var mu sync.Mutex
+	seen, copied := map[tasks.Ref]given{}, map[tasks.Ref]given{}
 	helper := &sim.Liar{}
 	helper.Commit = func(k *tasks.Commitment) {
+		mu.Lock()
+		defer mu.Unlock()
 		for _, v := range helper.Shown() {
 			if v.Receipt.Ref == k.Ref {
 				seen[k.Ref] = given{k.Hash, v}
@@ -264,14 +268,17 @@ func TestLiarCopiesACommitment(t *testing.T) {
 		}
 	}
 	copier := &sim.Liar{}
-	copied := false
-	copier.Commit = func(k *tasks.Commitment) {
+	copier.Commit = func(k *tasks.Commitment) { // of a task that it gets first it says what it made itself
+		mu.Lock()
+		defer mu.Unlock()
 		if g, ok := seen[k.Ref]; ok {
-			k.Hash, copied = g.hash, true
+			k.Hash, copied[k.Ref] = g.hash, g
 		}
 	}
 	copier.Reveal = func(v *wire.Reveal) bool {
-		g, ok := seen[v.Receipt.Ref]
+		mu.Lock()
+		defer mu.Unlock()
+		g, ok := copied[v.Receipt.Ref]
 		if !ok {
 			return true
 		}
@@ -293,7 +300,7 @@ func TestLiarCopiesACommitment(t *testing.T) {
 		spec.Verify = tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
 		l := &lies{t: t, m: m, n: 4, id: m.Nodes[0].Submit(spec)}
 		helper.Bid(m.Nodes[0], l.id)
-		m.Until("the other has committed", time.Minute, func() bool { return len(helper.Shown()) > 0 })
+		m.Until("the other has committed", time.Minute, func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) > 0 })
 		copier.Bid(m.Nodes[0], l.id)
 		m.Until("the copy is found out", 10*time.Minute, func() bool {
 			for _, v := range copier.Verdicts() {
@@ -303,9 +310,10 @@ func TestLiarCopiesACommitment(t *testing.T) {
 			}
 			return false
 		})
-		if !copied {
+		if mu.Lock(); len(copied) == 0 {
 			t.Error("it copied nothing")
 		}
+		mu.Unlock()
 		l.blamed(tasks.NotAsCommitted, copier)
 	})
 }
