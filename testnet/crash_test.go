@@ -10,17 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/testnet/internal/built"
 )
 
 // kithCrash builds once the binary that can be told to die at a point.
-var kithCrash = sync.OnceValues(func() (string, error) { return build("kith-crash", "-tags", "crashpoints") })
+var kithCrash = built.Once("-tags", "crashpoints")
 
 func crashBinary(t *testing.T) string {
 	t.Helper()

@@ -5,52 +5,22 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/kith-mesh/kith/testnet/internal/built"
 )
 
-// built are the folders of binaries.
-var built []string
-
 // kith builds the binary once for all tests of the package.
-var kith = sync.OnceValues(func() (string, error) { return build("kith") })
+var kith = built.Once()
 
-func build(name string, flags ...string) (string, error) {
-	dir, err := os.MkdirTemp("", "kith-bin-")
-	if err != nil {
-		return "", err
-	}
-	built = append(built, dir)
-	exe := filepath.Join(dir, name)
-	if runtime.GOOS == "windows" {
-		exe += ".exe"
-	}
-	cmd := exec.Command("go", append(append([]string{"build", "-o", exe}, flags...), "../cmd/kith")...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.New(string(out))
-	}
-	return exe, nil
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, dir := range built {
-		if err := os.RemoveAll(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { built.Main(m) }
 
 func binary(t *testing.T) string {
 	t.Helper()

@@ -6,43 +6,18 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/kith-mesh/kith/testnet/internal/built"
 )
 
-// built is the folder of the binary, once there is one.
-var built string
-
 // kith builds the binary once for all tests of the package.
-var kith = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "kith-bin-")
-	if err != nil {
-		return "", err
-	}
-	built = dir
-	exe := filepath.Join(dir, "kith")
-	cmd := exec.Command("go", "build", "-o", exe, "../../cmd/kith")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.New(string(out))
-	}
-	return exe, nil
-})
+var kith = built.Once()
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built != "" {
-		if err := os.RemoveAll(built); err != nil {
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { built.Main(m) }
 
 // options are what a smoke test runs a bench with, on the real binary.
 func options(t *testing.T) Options {

@@ -4,37 +4,21 @@ package chaos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/kith-mesh/kith/node"
+	"github.com/kith-mesh/kith/testnet/internal/built"
 )
 
-var built string
-
-var kith = sync.OnceValues(func() (string, error) {
-	var err error
-	if built, err = os.MkdirTemp("", "kith-chaos-bin-"); err != nil {
-		return "", err
-	}
-	exe := filepath.Join(built, "kith")
-	cmd := exec.Command("go", "build", "-tags", "crashpoints", "-o", exe, "../../cmd/kith")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.New(string(out))
-	}
-	return exe, nil
-})
+var kith = built.Once("-tags", "crashpoints")
 
 func TestMain(m *testing.M) {
 	if config := os.Getenv(ClientEnv); config != "" {
@@ -44,14 +28,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
-	if built != "" {
-		if err := os.RemoveAll(built); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	built.Main(m)
 }
 
 // What a longer run is told by: how many kills, from which seed.

@@ -1,0 +1,66 @@
+// Package built makes the kith binaries that tests start as processes.
+package built
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+)
+
+var dirs struct {
+	sync.Mutex
+	all []string
+}
+
+// Kith builds cmd/kith with further flags of go build and says where it is. Main
+// or Clean removes it.
+func Kith(flags ...string) (string, error) {
+	dir, err := os.MkdirTemp("", "kith-bin-")
+	if err != nil {
+		return "", err
+	}
+	dirs.Lock()
+	dirs.all = append(dirs.all, dir)
+	dirs.Unlock()
+	exe := filepath.Join(dir, "kith")
+	if runtime.GOOS == "windows" {
+		exe += ".exe"
+	}
+	cmd := exec.Command("go", append(append([]string{"build", "-o", exe}, flags...), "github.com/kith-mesh/kith/cmd/kith")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return exe, nil
+}
+
+// Once is Kith, run at the first call alone.
+func Once(flags ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) { return Kith(flags...) })
+}
+
+// Main runs a package's tests, removes what they built and exits.
+func Main(m interface{ Run() int }) {
+	code := m.Run()
+	if err := Clean(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// Clean removes all that was built.
+func Clean() error {
+	dirs.Lock()
+	defer dirs.Unlock()
+	var errs []error
+	for _, dir := range dirs.all {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	dirs.all = nil
+	return errors.Join(errs...)
+}
