@@ -151,12 +151,7 @@ func (w *Worker) onDeliverFailed(ev DeliverFailed) {
 // onReveal: the answer is shown at once. One that is on its way as a commitment is
 // sent again.
 func (w *Worker) onReveal(ev RevealIn) {
-	s := w.find(ev.Origin, ev.Job)
-	if s == nil {
-		return
-	}
-	s.heard = w.now
-	l := s.lease(ev.Lease)
+	s, l := w.heard(ev.Origin, ev.Job, ev.Lease)
 	if l == nil {
 		return
 	}

@@ -215,13 +215,18 @@ func (w *Worker) onRenew(ev RenewIn) {
 	}
 }
 
-func (w *Worker) onRevoke(ev RevokeIn) {
-	s := w.find(ev.Origin, ev.Job)
+// heard notes that an origin spoke of a lease and finds it, nil when there is none.
+func (w *Worker) heard(origin PeerID, job JobID, lease LeaseID) (*served, *granted) {
+	s := w.find(origin, job)
 	if s == nil {
-		return
+		return nil, nil
 	}
 	s.heard = w.now
-	l := s.lease(ev.Lease)
+	return s, s.lease(lease)
+}
+
+func (w *Worker) onRevoke(ev RevokeIn) {
+	s, l := w.heard(ev.Origin, ev.Job, ev.Lease)
 	if l == nil {
 		return
 	}

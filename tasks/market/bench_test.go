@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/kith-mesh/kith/node/state"
 	"github.com/kith-mesh/kith/p2p/auth"
 	"github.com/kith-mesh/kith/tasks"
@@ -33,8 +35,15 @@ func BenchmarkTasks(b *testing.B) {
 		b.Fatal(err)
 	}
 	n.start()
+	met := make(chan struct{}, 1)
+	n.host.OnMember(func(peer.ID, bool) {
+		select {
+		case met <- struct{}{}:
+		default: // it looks again anyway
+		}
+	})
 	for len(n.host.Members()) < 2 {
-		time.Sleep(time.Millisecond)
+		<-met
 	}
 	spec, want := lineJob(n, max(b.N, 2))
 	b.ResetTimer()

@@ -39,10 +39,9 @@ func (d *disk) behind(s *state.State) {
 	}
 }
 
-// A full disk at the origin pauses its jobs, for as long as it takes: nothing is
-// said that is not durable, new jobs are refused, everything that asks is told
-// why, and when there is room the job goes on to its right end.
-func TestFullDiskPausesOrigin(t *testing.T) {
+// withDisk runs f in a mesh of an origin whose disk can be full and two workers.
+func withDisk(t *testing.T, f func(m *mesh, n *node, d *disk)) {
+	t.Helper()
 	var d disk
 	inMesh(t, 3, func(i int, c *Config) {
 		if c.NoWork = i == 0; i == 0 {
@@ -51,6 +50,15 @@ func TestFullDiskPausesOrigin(t *testing.T) {
 	}, func(m *mesh) {
 		n := m.all[0]
 		d.behind(n.store)
+		f(m, n, &d)
+	})
+}
+
+// A full disk at the origin pauses its jobs, for as long as it takes: nothing is
+// said that is not durable, new jobs are refused, everything that asks is told
+// why, and when there is room the job goes on to its right end.
+func TestFullDiskPausesOrigin(t *testing.T) {
+	withDisk(t, func(m *mesh, n *node, d *disk) {
 		ctx := context.Background()
 		spec, want := lineJob(n, 200)
 		id := m.submit(n, spec)
@@ -123,14 +131,7 @@ func must[T any](v T, ok bool) T {
 
 // A disk that is full while a job's tasks are out does not end the job.
 func TestFullDiskThenRoom(t *testing.T) {
-	var d disk
-	inMesh(t, 3, func(i int, c *Config) {
-		if c.NoWork = i == 0; i == 0 {
-			d.config(c)
-		}
-	}, func(m *mesh) {
-		n := m.all[0]
-		d.behind(n.store)
+	withDisk(t, func(m *mesh, n *node, d *disk) {
 		spec, want := lineJob(n, 200)
 		id := m.submit(n, spec)
 		for _, pause := range []time.Duration{100 * time.Millisecond, 20 * time.Second, 2 * time.Minute} {
