@@ -1,6 +1,6 @@
 // Command report reads what `go test -json` printed and tells what CI must
-// know: which tests failed and what they printed, how many ran, or whether one
-// that may skip itself really ran.
+// know: which tests failed and what they printed, how many ran, and whether each
+// that skipped itself had to.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 )
@@ -23,7 +24,7 @@ type event struct {
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: report LOG summary|failures|ran [PACKAGE TEST]")
+		fmt.Fprintln(os.Stderr, "usage: report LOG summary|failures|skips [EXCUSES]")
 		os.Exit(2)
 	}
 	events, err := read(os.Args[1])
@@ -37,15 +38,15 @@ func main() {
 	case os.Args[2] == "failures":
 		failures(events)
 		summary(events)
-	case os.Args[2] == "ran" && len(os.Args) == 5:
-		for _, e := range events {
-			if e.Package == os.Args[3] && e.Test == os.Args[4] && e.Action == "pass" {
-				fmt.Printf("%s %s ran and passed\n", e.Package, e.Test)
-				return
-			}
+	case os.Args[2] == "skips" && len(os.Args) == 4:
+		excuses, err := readExcuses(os.Args[3])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "report:", err)
+			os.Exit(2)
 		}
-		fmt.Printf("%s %s did not run, though it could have\n", os.Args[3], os.Args[4])
-		os.Exit(1)
+		if !skips(events, excuses) {
+			os.Exit(1)
+		}
 	default:
 		fmt.Fprintln(os.Stderr, "report: unknown request", os.Args[2:])
 		os.Exit(2)
@@ -111,4 +112,49 @@ func failures(events []event) {
 			fmt.Printf("--- %s %s\n%s", k.pkg, k.test, strings.Join(output[k], ""))
 		}
 	}
+}
+
+// excuse is a condition under which a test may skip itself.
+type excuse struct{ pkg, test, condition string }
+
+// readExcuses reads lines of three fields with tabs between them: package after
+// the module's name, test, condition.
+func readExcuses(name string) (out []excuse, err error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	for i, line := range strings.Split(string(b), "\n") {
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		f := strings.SplitN(line, "\t", 3)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("%s:%d: %q has %d of package, test and condition: put tabs between them", name, i+1, line, len(f))
+		}
+		out = append(out, excuse{f[0], f[1], f[2]})
+	}
+	return out, nil
+}
+
+const module = "github.com/kith-mesh/kith/"
+
+// skips says of every test that skipped itself whether its condition holds.
+func skips(events []event, excuses []excuse) (ok bool) {
+	ok = true
+	for _, e := range events {
+		if e.Action != "skip" || e.Test == "" {
+			continue
+		}
+		i := slices.IndexFunc(excuses, func(x excuse) bool { return module+x.pkg == e.Package && x.test == e.Test })
+		switch {
+		case i < 0:
+			fmt.Printf("%s %s skipped itself, and nothing excuses it\n", e.Package, e.Test)
+			ok = false
+		case exec.Command("bash", "-c", excuses[i].condition).Run() != nil:
+			fmt.Printf("%s %s skipped itself, though it could run: not %s\n", e.Package, e.Test, excuses[i].condition)
+			ok = false
+		}
+	}
+	return ok
 }
