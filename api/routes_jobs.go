@@ -43,7 +43,7 @@ func (s *Server) jobRoutes() {
 		return route{method: method, path: path, id: id, tag: "jobs", summary: summary, needs: "jobs", missing: b == nil}
 	}
 	type list struct {
-		State string `query:"state" enum:"published,splitting,running,assembling,done,failed,cancelled" doc:"only jobs in this state"`
+		State string `query:"state" enum:"published,kept,splitting,running,assembling,done,failed,cancelled" doc:"only jobs in this state"`
 		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	}
 	handle(s, jobs("GET", "/api/v1/jobs", "jobs", "Jobs that this node holds or published, newest first"),

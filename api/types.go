@@ -206,12 +206,16 @@ func ReasonOf(r tasks.Reason) *Reason {
 // The others are those of tasks.State.
 const StatePublished = "published"
 
+// StateKept is the state of a published job that another host is origin of: it is
+// kept here in case that one falls silent.
+const StateKept = "kept"
+
 // Job is a job as its origin or publisher sees it.
 type Job struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name,omitempty"`
 	Kind      string    `json:"kind"`
-	State     string    `json:"state" enum:"published,splitting,running,assembling,done,failed,cancelled"`
+	State     string    `json:"state" enum:"published,kept,splitting,running,assembling,done,failed,cancelled"`
 	Reason    *Reason   `json:"reason,omitempty" doc:"why it failed"`
 	Detail    string    `json:"detail,omitempty"`
 	Origin    string    `json:"origin,omitempty" doc:"peer that holds it; absent while nobody has adopted it"`

@@ -237,6 +237,8 @@ func (b *jobsBackend) show(v market.JobView) api.Job {
 		}
 	case r.Origin():
 		job.Origin = b.n.member.id.String()
+	case !st.State.Over():
+		job.Origin, job.Term, job.State = string(v.Origin), max(v.Term, r.Term), api.StateKept
 	}
 	return job
 }

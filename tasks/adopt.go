@@ -30,6 +30,7 @@ type Adoption struct {
 	spoke     time.Time
 	jitter    time.Duration
 
+	back     *comeback // of an origin that was away, until it knows that it leads
 	answer   *JobAnswer
 	sending  bool
 	answerAt time.Time
@@ -131,6 +132,8 @@ func RestoreAdoption(cfg AdoptionConfig, job JobID, submitter PeerID, r Adoption
 		a.role, a.term, a.origin, a.beatAt = RoleOrigin, r.Term, cfg.Self, now
 		if r.Answer != nil {
 			a.answerAt = now
+		} else {
+			a.back = &comeback{askAt: now, until: now.Add(cfg.Heartbeat + cfg.Settle)}
 		}
 	case r.Adopted:
 		a.role = RoleKeeper
@@ -175,6 +178,9 @@ func (a *Adoption) Next() time.Time {
 		}
 	case RoleOrigin:
 		next = earlier(next, a.beatAt)
+		if a.back != nil {
+			next = earlier(earlier(next, a.back.askAt), a.back.until)
+		}
 		if !a.sending {
 			next = earlier(next, a.answerAt)
 		}
@@ -218,6 +224,8 @@ func (a *Adoption) Step(now time.Time, ev AdoptionEvent) []AdoptionEffect {
 			a.answerAt = now.Add(doubled(a.cfg.Retry, a.tries, a.cfg.MaxRetry) + a.upTo(a.cfg.Retry/4))
 			a.tries++
 		}
+	case HolderTold:
+		a.onHolder(ev)
 	case AdoptionTick:
 	}
 	a.due()
@@ -227,8 +235,12 @@ func (a *Adoption) Step(now time.Time, ev AdoptionEvent) []AdoptionEffect {
 func (a *Adoption) emit(e AdoptionEffect) { a.out = append(a.out, e) }
 
 func (a *Adoption) done(why string) {
-	a.role = RoleDone
-	a.emit(Forget{Why: why})
+	a.role, a.back = RoleDone, nil
+	f := Forget{Why: why}
+	if a.origin != a.cfg.Self {
+		f.Origin, f.Term = a.origin, a.highest
+	}
+	a.emit(f)
 }
 
 func reached(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
@@ -264,6 +276,9 @@ func (a *Adoption) due() {
 			a.lead()
 		}
 	case RoleOrigin:
+		if a.comeBack(); a.role != RoleOrigin {
+			return
+		}
 		if reached(a.beatAt, a.now) {
 			a.beat()
 		}
@@ -327,8 +342,12 @@ func (a *Adoption) onNotice(n Notice) {
 			a.onOrigin(n)
 		}
 	case NoticeAnswered:
-		if n.From == a.submitter {
-			a.done("the submitter has an answer")
+		switch {
+		case n.From != a.submitter:
+		case a.back != nil: // it tells whose, too, when it is asked
+			a.back.answered = true
+		default:
+			a.done(whyAnswered)
 		}
 	}
 }
@@ -345,10 +364,11 @@ func (a *Adoption) onOrigin(n Notice) {
 		switch {
 		case a.answer != nil:
 			// What is done is delivered; the submitter takes the first.
-		case n.Term > a.term || (n.Term == a.term && nearer(n.From, a.cfg.Self, a.job)):
-			a.role = RoleKeeper
-			a.claim(a.cfg.Self)
-			a.emit(Yield{Term: n.Term, To: n.From})
+			if n.Term < a.term && a.now.Sub(a.spoke) >= time.Second {
+				a.beat()
+			}
+		case a.stronger(n.From, n.Term):
+			a.yield(n.From, n.Term)
 		case a.now.Sub(a.spoke) >= time.Second:
 			a.beat() // so that it yields
 		}

@@ -125,6 +125,14 @@ func (c *crowd) step(h *simHost, ev tasks.AdoptionEvent) {
 				c.t.Fatalf("%s at term %d yields to term %d", h.id, h.rec.Term, e.Term)
 			}
 			h.rec.Yielded = e.Term
+		case tasks.AskHolder:
+			c.after(100*time.Millisecond, func() {
+				if h.epoch == epoch {
+					c.step(h, c.holder(h))
+				}
+			})
+		case tasks.Resume:
+			c.resumes(h)
 		case tasks.SendAnswer:
 			c.after(100*time.Millisecond, func() {
 				if h.epoch != epoch {
@@ -209,17 +217,32 @@ func (c *crowd) kill(h *simHost, pause time.Duration) {
 		}
 		h.a = a
 		c.step(h, tasks.AdoptionTick{})
-		if h.rec.Term > 0 && h.rec.Yielded == 0 && h.rec.Answer == nil { // its Origin goes on
-			epoch, term := h.epoch, h.rec.Term
-			c.after(20*time.Second, func() {
-				if role, at, _ := h.a.Role(); h.epoch == epoch && role == tasks.RoleOrigin && at == term {
-					answer := tasks.JobAnswer{Job: "job", Term: term, Origin: h.id, State: tasks.Done, Output: "x"}
-					h.rec.Answer = &answer
-					c.step(h, tasks.JobOver{Answer: answer})
-				}
-			})
+	})
+}
+
+// resumes lets the Origin of a host that was away go on.
+func (c *crowd) resumes(h *simHost) {
+	epoch, term := h.epoch, h.rec.Term
+	c.after(20*time.Second, func() {
+		if role, at, _ := h.a.Role(); h.epoch == epoch && role == tasks.RoleOrigin && at == term {
+			answer := tasks.JobAnswer{Job: "job", Term: term, Origin: h.id, State: tasks.Done, Output: "x"}
+			h.rec.Answer = &answer
+			c.step(h, tasks.JobOver{Answer: answer})
 		}
 	})
+}
+
+// holder is what the submitter says of who holds the job, unless the question is
+// lost.
+func (c *crowd) holder(h *simHost) (told tasks.HolderTold) {
+	if c.rng.Float64() < c.loss || (c.cut && h.second) {
+		return told
+	}
+	told.Origin, told.Term = c.submitter.Holder()
+	if a := c.submitter.Accepted(); a != nil {
+		told = tasks.HolderTold{Origin: a.Origin, Term: a.Term, State: a.State}
+	}
+	return told
 }
 
 func (c *crowd) check() {

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -56,6 +57,15 @@ type AnswerTaken struct{}
 // AnswerFailed says that the answer could not be delivered; it is tried again.
 type AnswerFailed struct{}
 
+// HolderTold is the submitter's answer to AskHolder: whom it holds for the job's
+// origin, and whether it has an answer. Origin is "" when it could not be asked or
+// knows none.
+type HolderTold struct {
+	Origin PeerID
+	Term   uint64
+	State  State // Over: an answer is accepted, of Origin
+}
+
 // AdoptionTick only lets time pass. It is also the first event.
 type AdoptionTick struct{}
 
@@ -64,6 +74,7 @@ func (Resubmitted) adoptionEvent()  {}
 func (JobOver) adoptionEvent()      {}
 func (AnswerTaken) adoptionEvent()  {}
 func (AnswerFailed) adoptionEvent() {}
+func (HolderTold) adoptionEvent()   {}
 func (AdoptionTick) adoptionEvent() {}
 
 // AdoptionEffect is what the shell of an Adoption must do, in the order given.
@@ -91,16 +102,37 @@ type Yield struct {
 // with AnswerTaken or AnswerFailed, once.
 type SendAnswer struct{ Answer JobAnswer }
 
+// AskHolder asks the submitter who holds the job. The shell answers with
+// HolderTold, once.
+type AskHolder struct{}
+
+// Resume says that an origin that was away still leads: the shell runs its Origin
+// on.
+type Resume struct{}
+
 // Forget is durable: nothing more is owed. The machine is done; the job's
 // record may go when its retention ends. An Origin still running for it is fed
-// CancelJob.
-type Forget struct{ Why string }
+// CancelJob, and one that was away ends as AnsweredElse.
+type Forget struct {
+	Why    string
+	Origin PeerID // another one that held the job last; "" when none is known
+	Term   uint64 // its term
+}
+
+func (f Forget) String() string {
+	if f.Origin == "" {
+		return f.Why
+	}
+	return fmt.Sprintf("of %s, at term %d: %s", f.Origin, f.Term, f.Why)
+}
 
 func (Adopt) adoptionEffect()        {}
 func (SendNotice) adoptionEffect()   {}
 func (BecomeOrigin) adoptionEffect() {}
 func (Yield) adoptionEffect()        {}
 func (SendAnswer) adoptionEffect()   {}
+func (AskHolder) adoptionEffect()    {}
+func (Resume) adoptionEffect()       {}
 func (Forget) adoptionEffect()       {}
 
 // AdoptionConfig sets an Adoption. Zero fields take the default named.

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -183,7 +184,7 @@ func (o *Origin) Step(now time.Time, ev Event) []Effect {
 	case PeerGone:
 		o.onGone(ev.Worker)
 	case CancelJob:
-		o.end(Finish{State: Cancelled, Reason: CancelledByUser, Detail: clip(ev.Detail)})
+		o.end(Finish{State: Cancelled, Reason: cmp.Or(ev.Reason, CancelledByUser), Detail: clip(ev.Detail)})
 	case Superseded:
 		if ev.Term >= o.job.Term && ev.By != o.cfg.Self {
 			o.end(Finish{State: Cancelled, Reason: StaleTerm, Detail: fmt.Sprintf("held by %s at term %d", ev.By, ev.Term)})

@@ -104,7 +104,10 @@ type PeerGone struct{ Worker PeerID }
 type PeerCame struct{ Worker PeerID }
 
 // CancelJob ends the job at its user's word.
-type CancelJob struct{ Detail string }
+type CancelJob struct {
+	Detail string
+	Reason Reason // OK: CancelledByUser
+}
 
 // Superseded says that another node holds the job and this one yields to it:
 // its term is higher, or equal and it is nearer to the job. Lower terms are

@@ -50,6 +50,7 @@ const (
 	StaleTerm       Reason = 306 // another origin holds the job at a higher term
 	ReduceFailed    Reason = 307
 	OriginFull      Reason = 308 // no room on the origin's disk: try again later
+	AnsweredElse    Reason = 309 // its submitter has an answer, of another origin
 )
 
 var reasonText = map[Reason]string{
@@ -69,7 +70,7 @@ var reasonText = map[Reason]string{
 	TooManyFailures: "too many failures", NoQuorum: "no quorum", CancelledByUser: "cancelled",
 	BadSpec: "spec not valid", OriginBusy: "origin holds as many jobs as it may", SplitFailed: "input could not be split",
 	StaleTerm: "another origin holds the job", ReduceFailed: "reduce failed",
-	OriginFull: "origin's disk is full",
+	OriginFull: "origin's disk is full", AnsweredElse: "another origin answered the job",
 }
 
 // Blames reports whether a verdict of this reason says that its worker lied, or

@@ -107,6 +107,15 @@ func (s *script) newHost(a args) {
 	s.adoptStep(tasks.AdoptionTick{})
 }
 
+// backHost is a host that was origin at a term and was away.
+func (s *script) backHost(a args) {
+	var err error
+	s.adopt, err = tasks.RestoreAdoption(tasks.AdoptionConfig{Self: tasks.PeerID(a.str("self", "h")), Rand: s.rng}, "job", "user",
+		tasks.AdoptionRecord{Adopted: true, Term: a.num("term", 1), Yielded: a.num("yielded", 0)}, s.now)
+	s.must(err)
+	s.adoptStep(tasks.AdoptionTick{})
+}
+
 func (s *script) adoptCommand(name string, a args) {
 	from := tasks.PeerID(a.str("from", "x"))
 	switch name {
@@ -118,6 +127,8 @@ func (s *script) adoptCommand(name string, a args) {
 		s.adoptStep(tasks.NoticeIn{Notice: tasks.Notice{Job: "job", Kind: tasks.NoticeAnswered, From: from}})
 	case "resubmitted":
 		s.adoptStep(tasks.Resubmitted{})
+	case "holder":
+		s.adoptStep(tasks.HolderTold{Origin: tasks.PeerID(a.str("origin", "")), Term: a.num("term", 0), State: tasks.State(a.num("state", 0))})
 	case "over":
 		s.adoptStep(tasks.JobOver{Answer: tasks.JobAnswer{Job: "job", State: tasks.Done, Output: "x"}})
 	case "taken":
@@ -144,8 +155,12 @@ func (s *script) adoptStep(ev tasks.AdoptionEvent) {
 			s.printf("yield to %s at term %d", e.To, e.Term)
 		case tasks.SendAnswer:
 			s.printf("send answer %s", e.Answer.Output)
+		case tasks.AskHolder:
+			s.printf("ask the submitter who holds it")
+		case tasks.Resume:
+			s.printf("resume")
 		case tasks.Forget:
-			s.printf("forget: %s", e.Why)
+			s.printf("forget: %s", e)
 		default:
 			s.t.Fatalf("unknown effect %T", e)
 		}

@@ -171,6 +171,8 @@ func (s *script) command(line string) {
 		s.worker = w
 	case words[0] == "host":
 		s.newHost(a)
+	case words[0] == "back":
+		s.backHost(a)
 	case words[0] == "submitter":
 		m, err := tasks.NewSubmission(tasks.SubmissionConfig{Self: "user", Rand: s.rng}, "job", nil, s.now)
 		s.must(err)

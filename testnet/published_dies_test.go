@@ -88,7 +88,7 @@ func TestPublishedOriginDies(t *testing.T) {
 			l.says(submitter, id, next.ID+" is its origin, at term 2")
 			if c.during {
 				l.start(old, fast)
-				l.says(old, id, "kept here in case its origin falls silent")
+				l.says(old, id, next.ID+" is its origin, at term 2; kept here in case its origin falls silent")
 			}
 			l.resume(rest...)
 			j := l.answered(submitter, id)
@@ -98,14 +98,17 @@ func TestPublishedOriginDies(t *testing.T) {
 			if !c.during {
 				l.start(old, fast)
 			}
-			// It hears that the job has its answer, and makes none of its own.
+			// It hears that the job has its answer, and whose, and makes none of its own.
 			l.until("the old origin lets go", func() bool {
-				j, err := old.Client.Job(l.ctx, id)
-				if err == nil && (j.State == "done" || j.Done > 0) {
+				j := l.job(old, id)
+				if j.State == "done" || j.State == "running" || j.Done > 0 {
 					t.Fatalf("the old origin says that the job is %s, with %d tasks", j.State, j.Done)
 				}
-				return err != nil || j.State == "cancelled"
+				return j.Over()
 			})
+			if j := l.job(old, id); j.State != "cancelled" || j.Reason == nil || j.Reason.Code != uint32(tasks.AnsweredElse) || !strings.Contains(j.Detail, next.ID+", at term 2: ") {
+				t.Errorf("the old origin says that the job is %s: %+v %s", j.State, j.Reason, j.Detail)
+			}
 		})
 	}
 }

@@ -187,7 +187,7 @@ func (a *app) jobsCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: published, splitting, running, assembling, done, failed or cancelled")
+	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: published, kept, splitting, running, assembling, done, failed or cancelled")
 	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many, newest first")
 	return cmd
 }

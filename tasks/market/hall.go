@@ -356,14 +356,13 @@ func (h *hall) doAdoption(ctx context.Context, id tasks.JobID, a *adoption, e ta
 		}
 	case tasks.SendAnswer:
 		s.crew.spawn(func(ctx context.Context) { h.sendAnswer(ctx, id, a, e.Answer) })
+	case tasks.AskHolder:
+		s.crew.spawn(func(ctx context.Context) { h.askHolder(ctx, id, a) })
+	case tasks.Resume:
+		s.openDesk(id)
 	case tasks.Forget:
-		if _, err := s.cfg.Store.Job(ctx, id); err == nil {
-			if err := s.apply(ctx, &h.stall, wire.Change{Job: id, Forgotten: true}); err != nil {
-				return err
-			}
-		}
-		if d := s.desk(id); d != nil {
-			d.push(tasks.CancelJob{Detail: e.Why})
+		if err := h.forget(ctx, id, e); err != nil {
+			return err
 		}
 		delete(h.adoptions, id)
 	}

@@ -302,14 +302,24 @@ func (s *Service) answeredBefore(ctx context.Context, id tasks.JobID) error {
 	return p2p.Refuse(p2p.CodeNotFound, "this node did not publish that job")
 }
 
-// serveFollow tells a job's submitter how it stands.
+// serveFollow tells a job's submitter how it stands, and a host who holds a job
+// that this node published.
 func (s *Service) serveFollow(ctx context.Context, from peer.ID, req []byte) ([]byte, error) {
-	if err := s.may(from, auth.Submit); err != nil {
-		return nil, err
-	}
 	id, err := wire.UnmarshalFollow(req)
 	if err != nil {
 		return nil, malformed(err)
+	}
+	if s.may(from, auth.Host) == nil {
+		if told, ok, err := s.holder(ctx, id); err != nil {
+			return nil, notReady()
+		} else if ok && told.Origin == "" {
+			return nil, p2p.Refuse(p2p.CodeNotFound, "no host has taken the job yet")
+		} else if ok {
+			return wire.MarshalProgress(wire.Progress{Job: id, Term: max(told.Term, 1), Origin: told.Origin, State: told.State})
+		}
+	}
+	if err := s.may(from, auth.Submit); err != nil {
+		return nil, err
 	}
 	v, err := s.Job(ctx, id)
 	if err != nil || v.Record.Submitter != idOf(from) {

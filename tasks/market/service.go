@@ -75,8 +75,8 @@ func New(cfg Config) (*Service, error) {
 	if !cfg.Light {
 		s.host.Handle(bidProtocol, s.serveBid)
 		s.host.Handle(reportProtocol, s.serveReport)
-		s.host.Handle(followProtocol, s.serveFollow)
 	}
+	s.host.Handle(followProtocol, s.serveFollow)
 	s.host.Handle(answerProtocol, s.serveAnswer)
 	s.host.OnMember(s.member)
 	return s, nil
@@ -106,7 +106,8 @@ func (s *Service) Run(ctx context.Context) error {
 	s.crew.spawn(s.sweep)
 	if !s.cfg.Light {
 		for _, r := range jobs {
-			if r.Origin() && !r.State.Over() {
+			// What was published may be another's by now: the hall asks first.
+			if r.Origin() && !r.State.Over() && (!r.Published || s.cfg.NoHost) {
 				s.openDesk(r.ID)
 			}
 		}

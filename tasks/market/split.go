@@ -1,6 +1,7 @@
 package market
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
@@ -143,7 +144,7 @@ func (d *desk) stopped() *tasks.Finish {
 	for _, e := range d.inbox.take(deskInbox) {
 		switch e := e.ev.(type) {
 		case tasks.CancelJob:
-			return &tasks.Finish{State: tasks.Cancelled, Reason: tasks.CancelledByUser, Detail: e.Detail}
+			return &tasks.Finish{State: tasks.Cancelled, Reason: cmp.Or(e.Reason, tasks.CancelledByUser), Detail: e.Detail}
 		case tasks.Superseded:
 			if e.Term >= d.job.Term {
 				return &tasks.Finish{State: tasks.Cancelled, Reason: tasks.StaleTerm, Detail: fmt.Sprintf("held by %s at term %d", e.By, e.Term)}

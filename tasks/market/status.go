@@ -28,7 +28,8 @@ type JobView struct {
 
 	// Of a job that this node published and others run.
 	Published bool
-	Origin    tasks.PeerID // heard last; "" when nobody has taken it
+	Origin    tasks.PeerID // heard last; "" when nobody has taken it. Also of a job that is kept here for another
+	Term      uint64       // its term
 	Answer    *tasks.JobAnswer
 }
 
@@ -126,8 +127,8 @@ func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 	v := JobView{Record: r, Status: tasks.JobStatus{State: r.State, Reason: r.Reason, Detail: r.Detail, Tasks: r.Tasks, Output: r.Output, Size: r.Size}}
 	d := s.history(r.ID)
 	if d == nil {
-		if !r.State.Over() && !r.Origin() {
-			v.Why = []tasks.Wait{{Text: "kept here in case its origin falls silent"}}
+		if !r.State.Over() {
+			s.whoHolds(ctx, &v)
 		}
 		if r.State == tasks.Done {
 			v.Status.Decided = r.Tasks
@@ -237,11 +238,12 @@ func (s *Service) published(ctx context.Context, id tasks.JobID) ([]JobView, err
 	if err != nil {
 		return nil, err
 	}
-	origins := map[tasks.JobID]tasks.PeerID{}
+	origins, terms := map[tasks.JobID]tasks.PeerID{}, map[tasks.JobID]uint64{}
 	why := map[tasks.JobID][]tasks.Wait{}
 	err = s.hall.ask(ctx, func(h *hall) {
 		for job, p := range h.submissions {
-			origins[job], why[job] = p.origin, p.machine.Why(time.Now())
+			why[job] = p.machine.Why(time.Now())
+			origins[job], terms[job] = p.machine.Holder()
 		}
 	})
 	if err != nil && ctx.Err() != nil {
@@ -256,13 +258,13 @@ func (s *Service) published(ctx context.Context, id tasks.JobID) ([]JobView, err
 		if stalls && r.Answer == nil {
 			why[r.ID] = []tasks.Wait{stalled}
 		}
-		v := JobView{Published: true, Origin: origins[r.ID], Why: why[r.ID], Answer: r.Answer,
+		v := JobView{Published: true, Origin: origins[r.ID], Term: terms[r.ID], Why: why[r.ID], Answer: r.Answer,
 			Record: wire.JobRecord{ID: r.ID, Name: r.Name, Submitter: s.self, Published: true, Created: r.Created, Finished: r.Answered, Retention: r.Retention, State: tasks.Splitting}}
 		if sub, _, err := openSubmission(r.Submission); err == nil {
 			v.Spec = sub.Spec
 		}
 		if a := r.Answer; a != nil {
-			v.Origin = a.Origin
+			v.Origin, v.Term = a.Origin, a.Term
 			v.Record.State, v.Record.Reason, v.Record.Detail, v.Record.Output, v.Record.Size, v.Record.Term = a.State, a.Reason, a.Detail, a.Output, a.Size, a.Term
 		}
 		v.Status = tasks.JobStatus{State: v.Record.State, Reason: v.Record.Reason, Detail: v.Record.Detail, Output: v.Record.Output, Size: v.Record.Size}
@@ -381,6 +383,10 @@ func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error 
 		return s.withdraw(ctx, id, why)
 	case r.State.Over():
 		return nil
+	case r.Origin():
+		r := p2p.Refuse(p2p.CodeBusy, "this node was away, and asks whether another host has taken the job")
+		r.RetryAfter = time.Second
+		return fmt.Errorf("job %s: %w", id, r)
 	}
 	return fmt.Errorf("job %s: %w", id, ErrNotOrigin)
 }

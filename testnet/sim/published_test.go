@@ -3,6 +3,7 @@ package sim_test
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,4 +78,84 @@ func TestTwoAdopters(t *testing.T) {
 			}
 		}
 	})
+}
+
+// grants counts the leases that a node granted at term 1, up or not.
+func grants(n *sim.Node, id tasks.JobID) int {
+	r, err := n.State().Records(context.Background(), id, 1)
+	if err != nil {
+		panic(err)
+	}
+	return len(r.Grants)
+}
+
+// The origin of a published job is away until its successor is at work, or has
+// answered; the submitter has started again meanwhile, or is away itself. When the
+// old origin is back it takes nothing up, says who holds the job, and ends its copy.
+func TestOriginReturns(t *testing.T) {
+	for name, c := range map[string]struct {
+		answered  bool // before it is back
+		restarted bool // the submitter, after it has the answer
+		away      bool // the submitter, while the old origin comes back
+	}{
+		"while its successor works":                        {},
+		"while its successor works, and the submitter not": {away: true},
+		"after the end":                                    {answered: true},
+		"after the end, with a restarted submitter":        {answered: true, restarted: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := sim.Config{Nodes: 6, Service: slow(12 * time.Second), Setup: func(i int, c *node.Config) { c.Light = i == 5 }}
+			sim.Run(t, cfg, func(m *sim.Mesh) {
+				submitter, hosts := m.Nodes[5], m.Nodes[:5]
+				body := text(200)
+				id := submitter.Publish(submitter.WordCount(body, 10))
+				m.Until("an origin at work", time.Minute, func() bool { return len(holdersOf(m, hosts, id)) == 1 })
+				var old, next *sim.Node
+				for i := range holdersOf(m, hosts, id) {
+					old = m.Nodes[i]
+				}
+				m.Until("cut into tasks", time.Minute, func() bool { return old.Job(id).Status.Tasks > 0 })
+				old.Crash()
+				m.Until("a successor", 5*time.Minute, func() bool { return len(holdersOf(m, hosts, id)) == 1 })
+				for i, term := range holdersOf(m, hosts, id) {
+					if next = m.Nodes[i]; term != 2 {
+						t.Fatalf("node %d is origin at term %d, want 2", i, term)
+					}
+				}
+				m.Until("the submitter heard so", time.Minute, func() bool { return submitter.Job(id).Term == 2 })
+				if c.answered {
+					m.Until("answered", 30*time.Minute, func() bool { return submitter.Job(id).Answer != nil })
+					sim.Sleep(time.Minute) // all have heard so
+				}
+				if c.restarted || c.away {
+					submitter.Stop()
+				}
+				if c.restarted {
+					submitter.Start()
+				}
+				before := grants(old, id)
+				old.Start()
+				if !c.answered {
+					m.Until("the old origin names the new one", time.Minute, func() bool {
+						return strings.Contains(why(old, id), next.ID.String()+" is its origin, at term 2")
+					})
+				}
+				if c.away {
+					submitter.Start()
+				}
+				m.Until("answered", 30*time.Minute, func() bool { return submitter.Job(id).Answer != nil })
+				if a := submitter.Job(id).Answer; a.Term != 2 || m.Index(a.Origin) != next.Index || submitter.Read(a.Output) != sim.CountWords(body) {
+					t.Errorf("the answer is %+v, want one of node %d at term 2", a, next.Index)
+				}
+				m.Until("the old origin lets go", time.Minute, func() bool { return old.Job(id).Status.State.Over() })
+				v := old.Job(id)
+				if v.Status.State != tasks.Cancelled || v.Status.Reason != tasks.AnsweredElse || !strings.Contains(v.Status.Detail, "of "+next.ID.String()+", at term 2: ") {
+					t.Errorf("the old origin says %v, %v: %s", v.Status.State, v.Status.Reason, v.Status.Detail)
+				}
+				if now := grants(old, id); now > before {
+					t.Errorf("the old origin granted %d leases before it died, and %d since", before, now-before)
+				}
+			})
+		})
+	}
 }
