@@ -111,7 +111,7 @@ func NewSubmission(cfg SubmissionConfig, job JobID, accepted *JobAnswer, now tim
 	s := &Submission{cfg: cfg, job: job, now: now, due: now}
 	if accepted != nil {
 		answer := *accepted
-		s.accepted = &answer
+		s.accepted, s.due = &answer, time.Time{} // told to whoever does not know
 	}
 	return s, nil
 }

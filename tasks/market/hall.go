@@ -129,11 +129,11 @@ func (h *hall) restore(ctx context.Context) error {
 		return fmt.Errorf("market: read published jobs: %w", err)
 	}
 	for _, r := range published {
+		if err := h.follow(r); err != nil { // what is answered too: a host may not know yet
+			return err
+		}
 		if r.Answer != nil {
 			continue
-		}
-		if err := h.follow(r); err != nil {
-			return err
 		}
 		if sub, _, err := openSubmission(r.Submission); err == nil {
 			h.s.keepNamed(ctx, r.ID, sub.Spec) // a crash may have come before

@@ -159,3 +159,33 @@ func TestOriginReturns(t *testing.T) {
 		})
 	}
 }
+
+// A host that did not hear that a job has its answer takes it up, and is told by
+// the submitter, also when that one has started again since.
+func TestAnsweredIsTold(t *testing.T) {
+	cfg := sim.Config{Nodes: 4, Service: slow(12 * time.Second), Setup: func(i int, c *node.Config) { c.Light = i == 3 }}
+	sim.Run(t, cfg, func(m *sim.Mesh) {
+		submitter, hosts := m.Nodes[3], m.Nodes[:3]
+		id := submitter.Publish(submitter.WordCount(text(100), 10))
+		m.Until("an origin at work", time.Minute, func() bool { return len(holdersOf(m, hosts, id)) == 1 })
+		var keeper *sim.Node
+		m.Until("a keeper", time.Minute, func() bool {
+			for _, n := range hosts {
+				if v, err := n.Market().Job(context.Background(), id); err == nil && !v.Record.Origin() {
+					keeper = n
+				}
+			}
+			return keeper != nil
+		})
+		keeper.Crash()
+		m.Until("answered", 30*time.Minute, func() bool { return submitter.Job(id).Answer != nil })
+		sim.Sleep(time.Minute) // all others have heard so
+		submitter.Stop()
+		submitter.Start()
+		keeper.Start()
+		m.Until("the keeper lets go", 5*time.Minute, func() bool {
+			v, err := keeper.Market().Job(context.Background(), id)
+			return err != nil || v.Status.State.Over()
+		})
+	})
+}
