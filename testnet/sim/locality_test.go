@@ -39,7 +39,7 @@ func TestBenchLocality(t *testing.T) {
 		}
 	}
 	nodes, seeds := envInt(t, "KITH_BENCH_NODES", 100), envInt(t, "KITH_BENCH_SEEDS", 3)
-	const large = 400
+	large := envInt(t, "KITH_BENCH_LARGE", 400)
 	if wants("score") || wants("messages/100") || wants("messages/400") {
 		var uniform borne
 		for seed := range seeds {
