@@ -61,9 +61,9 @@ func (s *Service) mend(ctx context.Context, overlays ...overlay) {
 func (s *Service) missing(o overlay) map[peer.ID]bool {
 	out := map[peer.ID]bool{}
 	h := s.h.Gated()
-	for _, m := range s.h.Members() {
-		if h.Network().Connectedness(m.ID) == network.Connected {
-			out[m.ID] = true
+	for _, p := range h.Network().Peers() {
+		if s.h.IsMember(p) && h.Network().Connectedness(p) == network.Connected { // not limited, as by a relay
+			out[p] = true
 		}
 	}
 	for _, p := range o.ps.ListPeers("") {

@@ -32,6 +32,7 @@ type overlay struct {
 	rng    *rand.Rand
 	space  space
 	known  map[peer.ID]*contact
+	order  []*contact            // of known, by ID; replaced when it changes, never written
 	banned map[peer.ID]time.Time // forgotten because they could not be reached: no hint brings them back before
 
 	version int // of the set of links
@@ -245,6 +246,8 @@ func (o *overlay) add(id peer.ID, seen time.Time) *contact {
 	}
 	c := &contact{id: id, seen: seen}
 	o.known[id] = c
+	i, _ := o.place(id)
+	o.order = slices.Insert(slices.Clone(o.order), i, c)
 	return c
 }
 
@@ -270,6 +273,9 @@ func (o *overlay) forget(id peer.ID) {
 		o.unlink(c)
 	}
 	delete(o.known, id)
+	if i, is := o.place(id); is {
+		o.order = slices.Delete(slices.Clone(o.order), i, i+1)
+	}
 	o.space.Forget(string(id))
 }
 
@@ -304,26 +310,31 @@ func (o *overlay) guess(c *contact) time.Duration {
 
 // byKey sorts by a key that costs something to compute.
 func byKey(cs []*contact, key func(*contact) time.Duration) {
-	keys := make(map[*contact]time.Duration, len(cs))
-	for _, c := range cs {
-		keys[c] = key(c)
+	type keyed struct {
+		key time.Duration
+		c   *contact
 	}
-	slices.SortStableFunc(cs, func(a, b *contact) int { return cmp.Compare(keys[a], keys[b]) })
+	all := make([]keyed, len(cs))
+	for i, c := range cs {
+		all[i] = keyed{key(c), c}
+	}
+	slices.SortStableFunc(all, func(a, b keyed) int { return cmp.Compare(a.key, b.key) })
+	for i, k := range all {
+		cs[i] = k.c
+	}
 }
 
 // sorted lists the contacts in the order of their IDs, so that one seed gives
-// one sequence of choices.
-func (o *overlay) sorted() []*contact {
-	all := make([]*contact, 0, len(o.known))
-	for _, c := range o.known {
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(a, b *contact) int { return cmp.Compare(a.id, b.id) })
-	return all
+// one sequence of choices. It is not the caller's to change.
+func (o *overlay) sorted() []*contact { return o.order }
+
+// place is where a contact of this ID is in that order, or would be.
+func (o *overlay) place(id peer.ID) (int, bool) {
+	return slices.BinarySearchFunc(o.order, id, func(c *contact, id peer.ID) int { return cmp.Compare(c.id, id) })
 }
 
 func (o *overlay) shuffled() []*contact {
-	all := o.sorted()
+	all := slices.Clone(o.order)
 	o.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all
 }
