@@ -3,11 +3,13 @@ package p2p
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	pool "github.com/libp2p/go-buffer-pool"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -148,6 +150,38 @@ func (s *Stream) ReadMsg() ([]byte, error) {
 	}
 	return nil, fmt.Errorf("read %s: %w", s.p.Name, errMalformed)
 }
+
+// ReadMsgPooled is ReadMsg for who gives the bytes back by FreeMsg: a large
+// message costs no allocation then.
+func (s *Stream) ReadMsgPooled() ([]byte, error) {
+	if err := s.s.SetReadDeadline(time.Now().Add(s.p.Deadline)); err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.p.Name, err)
+	}
+	// What is not a plain message of a length that we may trust is ReadMsg's.
+	head, err := s.r.Peek(2)
+	if err == nil {
+		head, err = s.r.Peek(min(s.r.Buffered(), binary.MaxVarintLen32+1))
+	}
+	size, n := binary.Uvarint(head)
+	if err != nil || n <= 0 || n >= len(head) || head[n] != kindMessage || size < 2 || size-1 > uint64(min(s.reads, s.first)) {
+		return s.ReadMsg()
+	}
+	if _, err := s.r.Discard(n + 1); err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.p.Name, err)
+	}
+	b := pool.Get(int(size) - 1)
+	if _, err := io.ReadFull(s.r, b); err != nil {
+		pool.Put(b)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, fmt.Errorf("read %s: %w", s.p.Name, err)
+	}
+	return b, nil
+}
+
+// FreeMsg gives back the bytes of a ReadMsgPooled, which nobody may use any more.
+func FreeMsg(b []byte) { pool.Put(b) }
 
 // CloseWrite says that no more messages follow; the peer's ReadMsg returns
 // io.EOF.

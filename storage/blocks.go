@@ -41,7 +41,7 @@ type blocks interface {
 }
 
 type batch interface {
-	put(k key, data []byte) error
+	put(k key, data []byte) error // data is not kept
 	commit() error
 	discard()
 }

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"sync"
 )
@@ -79,7 +80,7 @@ type memBatch struct {
 }
 
 func (b *memBatch) put(k key, data []byte) error {
-	b.keys, b.data = append(b.keys, k), append(b.data, data)
+	b.keys, b.data = append(b.keys, k), append(b.data, bytes.Clone(data))
 	b.to.mu.Lock()
 	b.to.bytes += int64(len(data))
 	b.to.mu.Unlock()

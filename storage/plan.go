@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 )
@@ -51,9 +52,9 @@ type Plan struct {
 	seen  map[string]struct{} // inner nodes that are walked whole
 	again bool                // walk repeated subtrees again: for reading
 
-	ordered bool // keep the span's bytes of blocks given, for Take
-	held    int  // bytes kept
-	ready   int  // steps that hold them
+	ahead int64 // keep the span's bytes of blocks given, for Take, and name so many ahead of it; 0: keep none
+	ready int   // steps that hold them
+	lent  *lent // the block being given
 
 	folder bool
 	list   bool // of a folder, only what listing it reads
@@ -84,7 +85,23 @@ type step struct {
 	claim      int64 // what its parent says it weighs
 	lo, hi     int64
 	asked      bool
-	bytes      []byte // with Plan.ordered: to be taken, and nothing else
+	bytes      []byte // with Plan.ahead: to be taken, and nothing else
+	lent       *lent  // what bytes are part of
+}
+
+// weight is how many of the span's bytes the step stands for, as far as known.
+func (s *step) weight() int64 { return max(s.hi-s.lo, int64(len(s.bytes))) }
+
+// lent is a block whose bytes are wanted back.
+type lent struct {
+	users atomic.Int32 // steps that hold some of them
+	back  func()
+}
+
+func (l *lent) release() {
+	if l != nil && l.users.Add(-1) == 0 && l.back != nil {
+		l.back()
+	}
 }
 
 // NewPlan checks the span and starts at its root.
@@ -105,30 +122,34 @@ func NewPlan(span Span) (*Plan, error) {
 // NewReading is a plan of a file's span that keeps the bytes of the blocks given,
 // in whatever order, until Take hands them out in theirs. Every leaf's data must
 // be given, and a block that occurs twice is named twice.
-func NewReading(span Span) (*Plan, error) {
+//
+// Next names a block only while its bytes begin less than ahead after those that
+// Take hands out next. That bounds what is kept, and the first block that lacks is
+// always named: a limit on what is kept alone would let later blocks, whose part
+// of the tree came first, fill it for good.
+func NewReading(span Span, ahead int64) (*Plan, error) {
 	p, err := NewPlan(span)
 	if err != nil {
 		return nil, err
 	}
-	p.again, p.ordered = true, true
+	p.again, p.ahead = true, max(ahead, 1)
 	return p, nil
 }
 
 // Take returns the span's next bytes, and nil while the block that has them was
-// not given. They alias the block.
-func (p *Plan) Take() []byte {
+// not given. They alias the block until done is called.
+func (p *Plan) Take() (b []byte, done func()) {
 	s := p.first.next
 	if len(s.bytes) == 0 {
-		return nil
+		return nil, nil
 	}
 	p.remove(s)
 	p.ready--
-	p.held -= len(s.bytes)
-	return s.bytes
+	return s.bytes, s.lent.release
 }
 
-// Held is how many bytes wait to be taken.
-func (p *Plan) Held() int { return p.held }
+// Ready reports that Take has bytes.
+func (p *Plan) Ready() bool { return p.ready > 0 && len(p.first.next.bytes) > 0 }
 
 // IsFolder reports that the span's target is known, and that it is a folder.
 func (p *Plan) IsFolder() bool { return p.folder }
@@ -154,8 +175,12 @@ func (p *Plan) Progress() (done, total int64) { return p.done, p.total }
 
 // Next names the first block that was not asked for yet.
 func (p *Plan) Next() (Need, bool) {
+	var before int64
 	for s := p.first.next; s != &p.first; s = s.next {
-		if s.asked {
+		if p.ahead > 0 && before >= p.ahead {
+			break
+		}
+		if before += s.weight(); s.asked {
 			continue
 		}
 		leaf := s.cid.Prefix().Codec == cid.Raw
@@ -189,6 +214,19 @@ func (p *Plan) drop(c cid.Cid) {
 		p.remove(s)
 	}
 	delete(p.asked, k)
+}
+
+// Lend is Got for a leaf whose bytes the caller wants back: back is called when
+// none of them are used any more, perhaps at once, but not after an error.
+func (p *Plan) Lend(c cid.Cid, data []byte, back func()) error {
+	l := &lent{back: back}
+	l.users.Store(1)
+	p.lent = l
+	err := p.Got(c, len(data), data)
+	if p.lent = nil; err == nil {
+		l.release()
+	}
+	return err
 }
 
 // Got takes a verified block that Next named. Of a leaf, its length is enough
@@ -316,10 +354,12 @@ func (p *Plan) growFile(s *step, n *node) {
 		if p.again {
 			p.out = n.data[lo:hi]
 		}
-		if p.ordered {
-			p.insert(s, &step{bytes: p.out, asked: true})
+		if p.ahead > 0 {
+			p.insert(s, &step{bytes: p.out, asked: true, lent: p.lent})
 			p.ready++
-			p.held += len(p.out)
+			if p.lent != nil {
+				p.lent.users.Add(1)
+			}
 		}
 	}
 	at := own

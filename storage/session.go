@@ -69,7 +69,8 @@ func (s *Store) begin() *Session {
 	return w
 }
 
-// Put verifies and writes a block. The bytes must not change afterwards.
+// Put verifies and writes a block. A raw leaf's bytes are not kept; another's must
+// not change afterwards.
 func (w *Session) Put(ctx context.Context, c cid.Cid, data []byte) error {
 	if err := Verify(c, data); err != nil {
 		return err

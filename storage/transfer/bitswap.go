@@ -168,7 +168,7 @@ func (s *Service) fetchBitswap(ctx context.Context, want Want, b *board) error {
 					for _, id := range from {
 						s.busy.mark(id)
 					}
-					if err := b.gave("", blk.Cid(), blk.RawData()); err != nil {
+					if err := b.gave("", blk.Cid(), blk.RawData(), nil); err != nil {
 						cancel(err)
 						errs <- err
 						return

@@ -79,7 +79,8 @@ func (b *board) begin() (done bool, err error) {
 
 // look finds blocks to ask for, taking those that are stored. b.mu is held.
 func (b *board) look() {
-	for !b.ended && len(b.free) < lookahead && b.plan.Held() < readAhead && b.ctx.Err() == nil {
+	before := b.plan.Ready()
+	for !b.ended && len(b.free) < lookahead && b.ctx.Err() == nil {
 		n, ok := b.plan.Next()
 		if !ok {
 			break
@@ -95,6 +96,9 @@ func (b *board) look() {
 	}
 	if b.plan.Done() {
 		b.end(nil)
+	}
+	if !before && b.plan.Ready() {
+		b.rouse() // a reader waits for what was here
 	}
 }
 
@@ -149,7 +153,7 @@ func (b *board) local(n storage.Need) (bool, error) {
 func (b *board) full() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.w == nil && b.plan.Held() >= readAhead/2
+	return b.w == nil && b.plan.Ready()
 }
 
 // brought is how many bytes peers gave so far.
@@ -213,14 +217,6 @@ func (b *board) take(ctx context.Context, id peer.ID, n int, patience time.Durat
 // assign is take without waiting. b.mu is held.
 func (b *board) assign(id peer.ID, n int) []cid.Cid {
 	b.look()
-	if b.w == nil {
-		// What is on its way and what waits to be read together are bounded; one
-		// block at least is always on its way, since the first may be missing.
-		n = min(n, max((readAhead-b.plan.Held())/(1<<20)-len(b.jobs), 0))
-		if n == 0 && len(b.jobs) == 0 {
-			n = 1
-		}
-	}
 	lacks := b.lacks[id]
 	var out []cid.Cid
 	now := time.Now()
@@ -275,8 +271,9 @@ func (b *board) hopeless(id peer.ID) bool {
 	return true
 }
 
-// gave takes a block that a peer sent. The error is the peer's fault.
-func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
+// gave takes a block that a peer sent. The error is the peer's fault. free, which
+// may be nil, gets a leaf's bytes when they are not used any more.
+func (b *board) gave(id peer.ID, c cid.Cid, data []byte, free func([]byte)) error {
 	b.mu.Lock()
 	j := b.jobs[c]
 	if b.ended || j == nil || j.came {
@@ -307,7 +304,7 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 	}
 	delete(b.jobs, c)
 	b.trim()
-	if err := b.plan.Got(c, len(data), data); err != nil {
+	if err := b.got(c, data, free); err != nil {
 		b.end(err) // the root itself is not usable, whoever gives it
 	} else if err := b.tooLarge(); err != nil {
 		b.end(err)
@@ -318,6 +315,19 @@ func (b *board) gave(id peer.ID, c cid.Cid, data []byte) error {
 	b.mu.Unlock()
 	b.report(false)
 	return nil
+}
+
+// got gives the plan a block that was kept. A leaf's bytes are not needed once
+// they are written or read. b.mu is held.
+func (b *board) got(c cid.Cid, data []byte, free func([]byte)) error {
+	switch {
+	case c.Prefix().Codec != cid.Raw || free == nil:
+		return b.plan.Got(c, len(data), data)
+	case b.w == nil:
+		return b.plan.Lend(c, data, func() { free(data) })
+	}
+	free(data) // the plan wants a leaf's length alone
+	return b.plan.Got(c, len(data), nil)
 }
 
 // tooLarge compares what came, and what is said to come, with the limit. b.mu is

@@ -180,7 +180,7 @@ func (g *giver) read(ctx context.Context, st *p2p.Stream, asked <-chan batch, si
 			if states[i] != follows {
 				continue
 			}
-			data, err := st.ReadMsg()
+			data, err := st.ReadMsgPooled()
 			if err != nil {
 				return g.readErr(err)
 			}
@@ -225,7 +225,7 @@ func (g *giver) accept(arrivals <-chan arrival) error {
 			g.b.lack(g.id, a.c)
 			continue
 		}
-		if err := g.b.gave(g.id, a.c, a.data); err != nil {
+		if err := g.b.gave(g.id, a.c, a.data, p2p.FreeMsg); err != nil {
 			g.s.cfg.Log.Warn("peer misbehaved", "peer", g.id, "protocol", Blocks.Name, "err", err)
 			return err // read stops with the context
 		}

@@ -23,7 +23,7 @@ func (s *Service) Open(ctx context.Context, want Want) (io.ReadCloser, error) {
 	if err := want.check(); err != nil {
 		return fail(err)
 	}
-	plan, err := storage.NewReading(want.span())
+	plan, err := storage.NewReading(want.span(), readAhead)
 	if err != nil {
 		return fail(err)
 	}
@@ -51,6 +51,7 @@ type reader struct {
 	gather sync.WaitGroup
 
 	left []byte
+	done func() // gives back what left is part of
 	err  error
 }
 
@@ -71,9 +72,13 @@ func (r *reader) begin() error {
 
 // next waits for the bytes that follow, io.EOF, or why none do.
 func (r *reader) next() error {
+	if r.done != nil {
+		r.done()
+		r.done = nil
+	}
 	for {
 		r.b.mu.Lock()
-		r.left = r.b.plan.Take()
+		r.left, r.done = r.b.plan.Take()
 		if len(r.left) > 0 {
 			r.b.look()
 			r.b.rouse()
