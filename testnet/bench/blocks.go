@@ -174,6 +174,41 @@ func move(taker *side, o order, givers ...*side) (moved, error) {
 	return m, nil
 }
 
+// fetch is move into the taker's store, from which the file is removed again.
+func (s *sides) fetch(taker *side, o order, givers ...*side) (moved, error) {
+	m, err := move(taker, o, givers...)
+	if err == nil {
+		_, err = taker.ask(order{Do: "drop"})
+	}
+	return m, err
+}
+
+// passage is one kind of passage: how it is made, and where its figures go.
+type passage struct {
+	to  *series
+	run func() (moved, error)
+}
+
+// interleave makes each passage once a round, every other round in the opposite
+// order, so that a machine that slows down or speeds up favours none of them.
+func (s *sides) interleave(rounds int, all []passage) error {
+	for i := range rounds {
+		s.o.say("round %d of %d", i+1, rounds)
+		for j := range all {
+			p := all[j]
+			if i%2 == 1 {
+				p = all[len(all)-1-j]
+			}
+			m, err := p.run()
+			if err != nil {
+				return err
+			}
+			p.to.add(m)
+		}
+	}
+	return nil
+}
+
 // series is the passages of one kind, all of so many bytes.
 type series struct {
 	size int64
@@ -267,18 +302,12 @@ func runReader(ctx context.Context, o Options, name string, size int64, rounds i
 		return err
 	}
 	raw, read := &series{size: size}, &series{size: size}
-	for i := range rounds {
-		o.say("round %d of %d", i+1, rounds)
-		for _, m := range []struct {
-			to *series
-			o  order
-		}{{raw, order{Do: "raw", Size: size}}, {read, order{Do: "read", Root: root, Size: size}}} {
-			got, err := move(taker, m.o, giver)
-			if err != nil {
-				return err
-			}
-			m.to.add(got)
-		}
+	err = s.interleave(rounds, []passage{
+		{to: raw, run: func() (moved, error) { return move(taker, order{Do: "raw", Size: size}, giver) }},
+		{to: read, run: func() (moved, error) { return move(taker, order{Do: "read", Root: root, Size: size}, giver) }},
+	})
+	if err != nil {
+		return err
 	}
 	emit(Line{Bench: "blocks", Case: name, Value: read.speed(), Unit: "MiB/s"}.With(rawName, raw.speed()).RatioAtLeast(0.6))
 	emit(cpuLine(name, read, raw, rawName))
@@ -311,31 +340,32 @@ func runStore(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (e
 	}
 	raw, plain, store := &series{size: size}, &series{size: size}, &series{size: size}
 	file := filepath.Join(s.dir, "plain")
-	for i := range max(z.rounds-2, 1) {
-		o.say("round %d of %d", i+1, max(z.rounds-2, 1))
-		for _, m := range []struct {
-			to *series
-			o  order
-		}{{raw, order{Do: "raw", Size: size}}, {plain, order{Do: "write", Size: size, Path: file}}, {store, order{Do: "fetch", Root: root}}} {
-			got, err := move(taker, m.o, giver)
-			if err != nil {
-				return err
+	warm := order{Do: "warm", Size: size, Path: filepath.Join(s.dir, "warm")}
+	err = s.interleave(z.rounds, []passage{
+		{to: raw, run: func() (moved, error) { return move(taker, order{Do: "raw", Size: size}, giver) }},
+		{to: plain, run: func() (moved, error) {
+			if _, err := taker.ask(warm); err != nil {
+				return moved{}, err
 			}
-			m.to.add(got)
-		}
-		if _, err := taker.ask(order{Do: "drop"}); err != nil {
-			return err
-		}
-		if err := os.Remove(file); err != nil {
-			return err
-		}
+			m, err := move(taker, order{Do: "write", Size: size, Path: file})
+			return m, errors.Join(err, os.Remove(file))
+		}},
+		{to: store, run: func() (moved, error) {
+			if _, err := taker.ask(warm); err != nil {
+				return moved{}, err
+			}
+			return s.fetch(taker, order{Do: "fetch", Root: root}, giver)
+		}},
+	})
+	if err != nil {
+		return err
 	}
 	limit, what := raw, rawName
 	if plain.speed() < raw.speed() {
 		limit, what = plain, "plain write with fsync"
 	}
 	l := Line{Bench: "blocks", Case: "store/1GiB", Value: store.speed(), Unit: "MiB/s"}.With(what, limit.speed()).RatioAtLeast(0.5)
-	l.Note = fmt.Sprintf("raw stream %.0f, plain write %.0f MiB/s", raw.speed(), plain.speed())
+	l.Note = fmt.Sprintf("raw stream %.0f MiB/s, plain write with fsync %.0f MiB/s and %.2f CPU s/GiB", raw.speed(), plain.speed(), plain.cost())
 	emit(l)
 	emit(cpuLine("store/1GiB", store, raw, rawName))
 	return nil
@@ -372,21 +402,16 @@ func runThree(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (e
 		return err
 	}
 	one, three := &series{size: z.shaped}, &series{size: z.shaped}
-	for i := range max(z.rounds-2, 1) {
-		o.say("round %d of %d", i+1, max(z.rounds-2, 1))
-		for _, m := range []struct {
-			to   *series
-			from []*side
-		}{{one, givers[i%3 : i%3+1]}, {three, givers}} {
-			got, err := move(taker, order{Do: "fetch", Root: root}, m.from...)
-			if err != nil {
-				return err
-			}
-			m.to.add(got)
-			if _, err := taker.ask(order{Do: "drop"}); err != nil {
-				return err
-			}
-		}
+	turn := 0
+	err = s.interleave(max(z.rounds-2, 1), []passage{
+		{to: one, run: func() (moved, error) {
+			turn++
+			return s.fetch(taker, order{Do: "fetch", Root: root}, givers[turn%3])
+		}},
+		{to: three, run: func() (moved, error) { return s.fetch(taker, order{Do: "fetch", Root: root}, givers...) }},
+	})
+	if err != nil {
+		return err
 	}
 	l := Line{Bench: "blocks", Case: "three-givers", Value: three.speed(), Unit: "MiB/s"}.With("one of the givers", one.speed()).RatioAtLeast(2.5)
 	l.Note = fmt.Sprintf("links of %.0f Mbit/s and 10 ms each way, limited where they are received; %d MiB, durable", z.rate*8/1e6, z.shaped/mib)

@@ -44,7 +44,7 @@ type order struct {
 	Dir   string
 	Links []link // how it is linked to others; to all else without a limit
 
-	Do   string // add, connect, raw, read, fetch, drop, write, cpu
+	Do   string // add, connect, raw, read, fetch, drop, warm, write, cpu
 	Size int64
 	Root string
 	From []string // addresses with peer IDs
@@ -221,6 +221,8 @@ func (c *child) do(ctx context.Context, o order) (root string, err error) {
 	case "drop":
 		_, err := c.st.GC(ctx)
 		return "", err
+	case "warm":
+		return "", warmCache(o.Path, o.Size)
 	case "write":
 		return "", writeSynced(o.Path, o.Size)
 	}
@@ -267,6 +269,18 @@ func (c *child) takeRaw(ctx context.Context, from peer.ID, size int64) error {
 
 // writeSynced is the plain write, which the store is measured beside.
 func writeSynced(path string, size int64) error {
+	return writeFile(path, size, (*os.File).Sync)
+}
+
+// warmCache lets the machine have size bytes of memory at hand for its page cache,
+// before something is measured that writes so much. Under a hypervisor that takes
+// free memory back, the first touch of each page costs more than all the rest of a
+// write: without this, whoever writes after a pause looks several times slower.
+func warmCache(path string, size int64) error {
+	return errors.Join(writeFile(path, size, func(*os.File) error { return nil }), os.Remove(path))
+}
+
+func writeFile(path string, size int64, end func(*os.File) error) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
@@ -277,7 +291,7 @@ func writeSynced(path string, size int64) error {
 		_, err = f.Write(b[:min(size, int64(len(b)))])
 	}
 	if err == nil {
-		err = f.Sync()
+		err = end(f)
 	}
 	return errors.Join(err, f.Close())
 }
