@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/kith-mesh/kith/storage/internal/pack"
 )
 
 // Export writes root, a file or a folder, to dest, which must not exist; its
@@ -174,24 +176,33 @@ func checkLink(p, target string) error {
 	return nil
 }
 
-func (x *exporter) copy(ctx context.Context, c cid.Cid, to io.Writer) error {
+func (x *exporter) copy(ctx context.Context, c cid.Cid, to *os.File) error {
 	from, err := x.s.Open(ctx, c, "", 0, -1)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	buf := make([]byte, 256<<10)
-	for {
-		n, err := from.Read(buf)
-		if _, err := to.Write(buf[:n]); err != nil {
-			return err
-		}
-		x.report(int64(n))
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	_, err = io.Copy(&exported{x: x, to: to}, from)
+	return err
 }
+
+// exported is where a file is written to, and tells how far it is.
+type exported struct {
+	x  *exporter
+	to *os.File
+	at int64
+}
+
+func (e *exported) Write(b []byte) (int, error) {
+	n, err := e.to.Write(b)
+	from := e.at
+	e.at += int64(n)
+	if a, b := from/startEvery, e.at/startEvery; a != b {
+		pack.StartSync(e.to, a*startEvery, (b-a)*startEvery)
+	}
+	e.x.report(int64(n))
+	return n, err
+}
+
+// startEvery is after how many bytes of a file the disk is set to work.
+const startEvery = 8 << 20

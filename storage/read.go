@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/ipfs/go-cid"
 )
@@ -47,6 +48,7 @@ type reader struct {
 	p       *Plan
 	span    Span
 	left    []byte
+	buf     []byte // that left may lie in
 	release func()
 	err     error
 }
@@ -57,7 +59,14 @@ func (r *reader) step() error {
 	if !ok {
 		return io.EOF
 	}
-	data, err := r.s.Get(r.ctx, n.CID)
+	var buf []byte
+	if n.Leaf && n.Size >= 0 && n.Size <= MaxBlock { // nothing but left will refer to it
+		if need := int(n.Size) + ReadRoom; cap(r.buf) < need {
+			r.buf = make([]byte, need)
+		}
+		buf = r.buf
+	}
+	data, err := r.s.getInto(r.ctx, n.CID, buf)
 	if err != nil {
 		return err
 	}
@@ -68,13 +77,8 @@ func (r *reader) step() error {
 	return nil
 }
 
-func (r *reader) Read(b []byte) (int, error) {
-	if r.err != nil {
-		return 0, r.err
-	}
-	if len(b) == 0 {
-		return 0, nil
-	}
+// next makes left hold bytes, or fails.
+func (r *reader) next() error {
 	for len(r.left) == 0 {
 		err := r.ctx.Err()
 		if err == nil {
@@ -86,13 +90,81 @@ func (r *reader) Read(b []byte) (int, error) {
 			err = fmt.Errorf("read %s: %w", name(r.span), err)
 		}
 		if err != nil {
-			r.err = err
-			return 0, err
+			return err
 		}
+	}
+	return nil
+}
+
+func (r *reader) Read(b []byte) (int, error) {
+	if r.err != nil || len(b) == 0 {
+		return 0, r.err
+	}
+	if r.err = r.next(); r.err != nil {
+		return 0, r.err
 	}
 	n := copy(b, r.left)
 	r.left = r.left[n:]
 	return n, nil
+}
+
+// WriteTo writes the rest. A block is read and hashed while one is written. If w
+// fails, what was read ahead is lost, and so the reader is at its end.
+func (r *reader) WriteTo(w io.Writer) (n int64, err error) {
+	if r.err != nil {
+		return 0, ignoreEOF(r.err)
+	}
+	type piece struct {
+		data, buf []byte
+		err       error
+	}
+	pieces, spare, over := make(chan piece, 1), make(chan []byte, 3), make(chan struct{})
+	for range cap(spare) - 1 {
+		spare <- nil
+	}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(pieces)
+		for {
+			p := piece{err: r.next()}
+			p.data, p.buf = r.left, r.buf
+			r.left, r.buf = nil, nil
+			select {
+			case pieces <- p:
+			case <-over:
+				return
+			}
+			if p.err != nil {
+				return
+			}
+			select {
+			case r.buf = <-spare:
+			case <-over:
+				return
+			}
+		}
+	})
+	defer reading.Wait()
+	defer close(over)
+	for p := range pieces {
+		if r.err = p.err; r.err != nil {
+			break
+		}
+		m, err := w.Write(p.data)
+		if n += int64(m); err != nil {
+			r.err = err
+			break
+		}
+		spare <- p.buf
+	}
+	return n, ignoreEOF(r.err)
+}
+
+func ignoreEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 func (r *reader) Close() error {

@@ -2,6 +2,9 @@ package storage
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"testing"
 )
 
@@ -65,3 +68,54 @@ func TestReading(t *testing.T) {
 		}
 	}
 }
+
+// What WriteTo copies is what Read reads, also from the middle of a block on, and
+// after a writer that failed the reader is at its end.
+func TestReaderWriteTo(t *testing.T) {
+	both(t, func(t *testing.T, s *Store) {
+		data := noise(70_017, 5)
+		root := add(t, s, data, AddOptions{ChunkSize: 1000}).CID
+		open := func() io.ReadCloser {
+			r, err := s.Open(t.Context(), root, "", 1, -1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { r.Close() })
+			return r
+		}
+		r := open()
+		var got bytes.Buffer
+		if _, err := io.CopyN(&got, r, 1234); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := r.(io.WriterTo).WriteTo(&got); err != nil || int(n) != len(data)-1-1234 || !bytes.Equal(got.Bytes(), data[1:]) {
+			t.Errorf("wrote %d bytes of %d, %v", n, len(data)-1-1234, err)
+		}
+		if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("after the last byte: %v", err)
+		}
+		r = open()
+		if _, err := r.(io.WriterTo).WriteTo(brokenWriter{}); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("a writer that fails: %v", err)
+		}
+		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("after a writer that failed: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		r, err := s.Open(ctx, root, "", 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if _, err := r.(io.WriterTo).WriteTo(io.Discard); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }

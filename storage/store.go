@@ -123,10 +123,16 @@ func (s *Store) Close() error {
 // Get returns a block that hashes to c, or ErrNotFound, or ErrCorrupt. The
 // bytes are shared: do not change them.
 func (s *Store) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
+	return s.getInto(ctx, c, nil)
+}
+
+// getInto is Get, with the bytes in buf if it has ReadRoom more room than the
+// block has bytes.
+func (s *Store) getInto(ctx context.Context, c cid.Cid, buf []byte) ([]byte, error) {
 	if err := CheckCID(c); err != nil {
 		return nil, err
 	}
-	d, err := s.read(ctx, c, nil, false)
+	d, err := s.read(ctx, c, buf, false)
 	if err != nil {
 		return nil, err
 	}

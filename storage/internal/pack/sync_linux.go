@@ -17,8 +17,8 @@ func dataSync(f *os.File) error {
 	}
 }
 
-// startSync begins to write these bytes to the disk and does not wait, so that
+// StartSync begins to write these bytes to the disk and does not wait, so that
 // the flush that waits finds little to do. It promises nothing.
-func startSync(f *os.File, off, n int64) {
+func StartSync(f *os.File, off, n int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }

@@ -61,7 +61,7 @@ func (b *Batch) append(key string, data []byte) (p *file, e entry, err error) {
 	s.used.Add(end - off)
 	p.written.Store(end)
 	if a, b := off/startEvery, end/startEvery; a != b {
-		startSync(f, a*startEvery, (b-a)*startEvery)
+		StartSync(f, a*startEvery, (b-a)*startEvery)
 	}
 	return p, e, nil
 }
