@@ -56,6 +56,8 @@ type Plan struct {
 	ready int   // steps that hold them
 	lent  *lent // the block being given
 
+	empties bool // with again: name leaves without bytes too
+
 	folder bool
 	list   bool // of a folder, only what listing it reads
 	total  int64
@@ -127,12 +129,15 @@ func NewPlan(span Span) (*Plan, error) {
 // Take hands out next. That bounds what is kept, and the first block that lacks is
 // always named: a limit on what is kept alone would let later blocks, whose part
 // of the tree came first, fill it for good.
-func NewReading(span Span, ahead int64) (*Plan, error) {
+//
+// Leaves without bytes are passed over unless store says that what is read is
+// stored as well.
+func NewReading(span Span, ahead int64, store bool) (*Plan, error) {
 	p, err := NewPlan(span)
 	if err != nil {
 		return nil, err
 	}
-	p.again, p.ahead = true, max(ahead, 1)
+	p.again, p.ahead, p.empties = true, max(ahead, 1), store
 	return p, nil
 }
 
@@ -366,7 +371,7 @@ func (p *Plan) growFile(s *step, n *node) {
 	for _, k := range n.kids {
 		start, end := at, at+k.size
 		at = end
-		if !s.whole && (end <= s.lo || start >= s.hi) || p.again && k.size == 0 {
+		if !s.whole && (end <= s.lo || start >= s.hi) || p.again && k.size == 0 && !p.empties {
 			continue
 		}
 		next := &step{cid: k.cid, depth: s.depth + 1, part: true, size: k.size, claim: k.size}

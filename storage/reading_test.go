@@ -21,7 +21,7 @@ func TestReading(t *testing.T) {
 		if span.Length >= 0 {
 			want = want[:span.Length]
 		}
-		p, err := NewReading(span, ahead)
+		p, err := NewReading(span, ahead, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,8 @@ const (
 type board struct {
 	s        *Service
 	st       *storage.Store
-	w        *storage.Session // nil: what comes is read by Open's caller, and not stored
+	w        *storage.Session // nil: what comes is not stored
+	reading  bool             // what comes is read in order by Open's caller
 	ctx      context.Context  // of the fetch; used while peers bring blocks
 	want     Want
 	progress func(done, total int64)
@@ -105,14 +106,7 @@ func (b *board) look() {
 func (b *board) local(n storage.Need) (bool, error) {
 	ctx := b.ctx
 	if b.w == nil {
-		data, err := b.st.Get(ctx, n.CID)
-		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrCorrupt) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		return true, b.plan.Got(n.CID, len(data), data)
+		return b.localData(n)
 	}
 	here, err := b.w.Touch(ctx, n.CID)
 	if err != nil {
@@ -129,7 +123,7 @@ func (b *board) local(n storage.Need) (bool, error) {
 		}
 		return true, b.plan.Got(n.CID, 0, nil)
 	}
-	if n.Leaf {
+	if n.Leaf && !b.reading {
 		length, err := b.st.Size(ctx, n.CID)
 		if errors.Is(err, storage.ErrNotFound) || err == nil && n.Size >= 0 && int64(length) != n.Size {
 			return false, nil
@@ -139,7 +133,11 @@ func (b *board) local(n storage.Need) (bool, error) {
 		}
 		return true, b.plan.Got(n.CID, length, nil)
 	}
-	data, err := b.st.Get(ctx, n.CID)
+	return b.localData(n)
+}
+
+func (b *board) localData(n storage.Need) (bool, error) {
+	data, err := b.st.Get(b.ctx, n.CID)
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrCorrupt) {
 		return false, nil
 	}
@@ -153,7 +151,7 @@ func (b *board) local(n storage.Need) (bool, error) {
 func (b *board) full() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.w == nil && b.plan.Ready()
+	return b.reading && b.plan.Ready()
 }
 
 // brought is how many bytes peers gave so far.
@@ -323,7 +321,7 @@ func (b *board) got(c cid.Cid, data []byte, free func([]byte)) error {
 	switch {
 	case c.Prefix().Codec != cid.Raw || free == nil:
 		return b.plan.Got(c, len(data), data)
-	case b.w == nil:
+	case b.reading:
 		return b.plan.Lend(c, data, func() { free(data) })
 	}
 	free(data) // the plan wants a leaf's length alone

@@ -125,28 +125,36 @@ func (s *Service) fetch(ctx context.Context, want Want, progress func(done, tota
 	if err != nil {
 		return fail(err)
 	}
-	audience := storage.Nobody
-	if len(want.Ticket) > 0 {
-		audience = storage.Job
-	}
-	w, err := s.st.Begin(ctx, want.Root, audience)
+	w, err := s.begin(ctx, want)
 	if err != nil {
 		return fail(err)
 	}
 	b := newBoard(ctx, s, want, plan, w, progress)
-	err = s.gather(ctx, want, b)
-	// Also of a fetch that failed or was given up, what came is kept: the next
-	// one goes on from there.
-	last := context.WithoutCancel(ctx)
-	err = errors.Join(err, w.Flush(last))
-	if b.proved {
-		err = errors.Join(err, s.passOn(last, want.Root))
-	}
-	if err = errors.Join(err, w.Close(last)); err != nil {
+	if err := s.settle(ctx, want, b, s.gather(ctx, want, b)); err != nil {
 		return fail(err)
 	}
 	b.report(true)
 	return nil
+}
+
+// begin starts storing what a want brings.
+func (s *Service) begin(ctx context.Context, want Want) (*storage.Session, error) {
+	audience := storage.Nobody
+	if len(want.Ticket) > 0 {
+		audience = storage.Job
+	}
+	return s.st.Begin(ctx, want.Root, audience)
+}
+
+// settle makes what came survive a crash, also of a fetch that failed or was given
+// up: the next one goes on from there. err is how gathering ended.
+func (s *Service) settle(ctx context.Context, want Want, b *board, err error) error {
+	ctx = context.WithoutCancel(ctx)
+	err = errors.Join(err, b.w.Flush(ctx))
+	if b.proved {
+		err = errors.Join(err, s.passOn(ctx, want.Root))
+	}
+	return errors.Join(err, b.w.Close(ctx))
 }
 
 // here is the short way for what is stored already: nothing is written.

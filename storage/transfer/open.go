@@ -19,23 +19,49 @@ const readAhead = 64 << 20
 // are forgotten once they are read. It returns when the span is known to exist,
 // and the first of its bytes; Close ends it.
 func (s *Service) Open(ctx context.Context, want Want) (io.ReadCloser, error) {
+	return s.open(ctx, want, false)
+}
+
+// OpenFetch is Open and Fetch at once: what is read is stored, too. It says io.EOF
+// when all of it survives a crash; who closes it earlier keeps what came. As with
+// Fetch, a caller who wants it for longer pins the root or holds its Use.
+func (s *Service) OpenFetch(ctx context.Context, want Want) (io.ReadCloser, error) {
+	return s.open(ctx, want, true)
+}
+
+func (s *Service) open(ctx context.Context, want Want, store bool) (io.ReadCloser, error) {
 	fail := func(err error) (io.ReadCloser, error) { return nil, fmt.Errorf("open %s: %w", want.Root, err) }
 	if err := want.check(); err != nil {
 		return fail(err)
 	}
-	plan, err := storage.NewReading(want.span(), readAhead)
+	plan, err := storage.NewReading(want.span(), readAhead, store)
 	if err != nil {
 		return fail(err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	r := &reader{ctx: ctx, cancel: cancel, b: newBoard(ctx, s, want, plan, nil, nil)}
 	release := s.st.Use(want.Root)
+	var w *storage.Session
+	if store {
+		if w, err = s.begin(ctx, want); err != nil {
+			release()
+			return fail(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &reader{ctx: ctx, cancel: cancel, b: newBoard(ctx, s, want, plan, w, nil)}
+	r.b.reading = true
 	r.gather.Go(func() {
 		defer release()
 		err := s.gather(ctx, want, r.b)
+		if store {
+			err = s.settle(ctx, want, r.b, err)
+		}
 		r.b.mu.Lock()
 		defer r.b.mu.Unlock()
 		r.b.end(err)
+		r.over = true
+		if r.b.err == nil {
+			r.b.err = err // of settle
+		}
 		r.b.rouse()
 	})
 	if err := r.begin(); err != nil {
@@ -49,6 +75,7 @@ type reader struct {
 	cancel func()
 	b      *board
 	gather sync.WaitGroup
+	over   bool // gather has ended; under b.mu
 
 	left []byte
 	done func() // gives back what left is part of
@@ -85,7 +112,7 @@ func (r *reader) next() error {
 			r.b.mu.Unlock()
 			return nil
 		}
-		ended, err, folder, wake := r.b.ended, r.b.err, r.b.plan.IsFolder(), r.b.wake
+		ended, err, folder, wake := r.over, r.b.err, r.b.plan.IsFolder(), r.b.wake
 		r.b.mu.Unlock()
 		switch {
 		case err != nil:

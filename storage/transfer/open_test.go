@@ -83,3 +83,52 @@ func TestOpen(t *testing.T) {
 		t.Errorf("what nobody has: %v", err)
 	}
 }
+
+// What is read is stored as well when the reader says so, whole at its end, and as
+// far as it came when it is closed early.
+func TestOpenFetch(t *testing.T) {
+	m := newMesh(t)
+	data := bytes.Clone(noise(3<<20+5, 1))
+	copy(data[1<<20:], data[:600_000]) // leaves that occur twice
+	g, to := m.member(Config{}), m.member(Config{})
+	opts := storage.AddOptions{ChunkSize: 100_000}
+	root := add(t, g.st, data, opts).CID
+	add(t, to.st, data[200_000:300_000], opts)
+	connect(t, to.h, g.h)
+	defer to.st.Use(root)()
+
+	early, err := to.s.OpenFetch(t.Context(), All(root, g.h.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(early, make([]byte, 500_000)); err != nil {
+		t.Error(err)
+	}
+	if err := early.Close(); err != nil {
+		t.Error(err)
+	}
+	if has, err := to.st.Has(t.Context(), root); !has || err != nil {
+		t.Errorf("the root's node after half of a read: %v, %v", has, err)
+	}
+
+	r, err := to.s.OpenFetch(t.Context(), All(root, g.h.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read %d bytes, %v; want %d", len(got), err, len(data))
+	}
+	if !to.st.Complete(t.Context(), root) {
+		t.Error("what was read to its end is not stored")
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := to.s.OpenFetch(t.Context(), Want{Root: root, Offset: int64(len(data)) + 1, Length: -1}); !errors.Is(err, storage.ErrSpan) {
+		t.Errorf("beyond the end: %v", err)
+	}
+	if r, err := to.st.Root(t.Context(), root); err != nil || r.Audience != storage.Mesh {
+		t.Errorf("the root is %+v, %v; want it passed on to the mesh", r, err)
+	}
+}

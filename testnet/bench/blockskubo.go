@@ -135,7 +135,7 @@ func cpuOf(pid int) (seconds float64, ok bool) {
 }
 
 // runKubo measures (c): `ipfs get` of a file from one Kubo to another, and ours
-// of the same file, to the taker's store, durable, and on to a file.
+// of the same file: both to the taker's store, durable, and on to a file.
 func runKubo(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (err error) {
 	s, err := newSides(o)
 	if err != nil {
@@ -190,7 +190,7 @@ func runKubo(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (er
 			if _, err := taker.ask(warm); err != nil {
 				return m, err
 			}
-			m, err = s.fetch(taker, order{Do: "fetch", Root: root, Path: file}, giver)
+			m, err = s.fetch(taker, order{Do: "get", Root: root, Path: file, Size: size}, giver)
 			return m, errors.Join(err, os.Remove(file))
 		}},
 	})
@@ -202,7 +202,7 @@ func runKubo(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (er
 		return err
 	}
 	l := Line{Bench: "blocks", Case: "kubo/1GiB", Value: ours.speed(), Unit: "MiB/s"}.With("ipfs get of Kubo "+version, kubo.speed()).RatioAtLeast(3)
-	l.Note = "both into the taker's store and on to a file; chunks of 1 MiB, TCP and TLS; ours with fsync of both"
+	l.Note = "both into the taker's store and on to a file; chunks of 1 MiB, TCP and TLS; stores synced, files not"
 	emit(l)
 	if kubo.cost() > 0 {
 		emit(cpuLine("kubo/1GiB", ours, kubo, "ipfs get of Kubo "+version))
