@@ -3,6 +3,7 @@ package tasks
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -13,18 +14,25 @@ type WorkerConfig struct {
 	Rand   *rand.Rand // required: jitter of bids and retries
 	Limits SetLimits  // what the device gives at first; Slots 1
 
-	MaxQueue    uint32        // tasks held and not started; 512
 	QueueTime   time.Duration // predicted wait above which it bids and wants no more; 10 s
 	Ahead       time.Duration // of work that it likes to have in hand; 4 s
 	Kappa       float64       // seconds of bid delay a second of queue; 0.1
 	MaxBidDelay time.Duration // 1 s
 	Heartbeat   time.Duration // at the most between reports; 5 s
 	Flush       time.Duration // at the least between deliveries to one job; 50 ms: they are signed, kept and judged together
-	MaxReceipts uint32        // without a verdict; above it nothing starts; 4096
 	MaxLog      int           // bytes of log in a receipt; 16 KiB
-	MaxJobs     int           // jobs served at once; 64
-	MaxOffers   int           // offers waiting for their bid's delay; 256
+
+	// Bounds on what one origin may have here. All of them together may have
+	// workerShares times as much, so one that floods does not keep the others out.
+	MaxQueue    uint32 // tasks held and not started; 512
+	MaxReceipts uint32 // without a verdict; above it nothing of the origin starts; 4096
+	MaxBytes    int64  // of leases, and of outputs and logs in such receipts; 64 MiB
+	MaxJobs     int    // jobs served at once; 64
+	MaxOffers   int    // offers waiting for their bid's delay; 64
 }
+
+// workerShares is how many origins may use all of their bounds at once.
+const workerShares = 4
 
 func (c WorkerConfig) withDefaults() WorkerConfig {
 	fill(&c.Limits.Slots, 1)
@@ -38,7 +46,8 @@ func (c WorkerConfig) withDefaults() WorkerConfig {
 	fill(&c.MaxReceipts, 4096)
 	fill(&c.MaxLog, 16<<10)
 	fill(&c.MaxJobs, 64)
-	fill(&c.MaxOffers, 256)
+	fill(&c.MaxOffers, 64)
+	fill(&c.MaxBytes, 64<<20)
 	return c
 }
 
@@ -51,7 +60,7 @@ func (c WorkerConfig) validate() error {
 		errs = append(errs, errors.New("Rand is nil: give a seeded source"))
 	}
 	if !(c.Kappa >= 0) || c.QueueTime < 0 || c.Ahead < 0 || c.MaxBidDelay < 0 || c.Heartbeat < 0 || c.Flush < 0 ||
-		c.MaxLog < 0 || c.MaxJobs < 0 || c.MaxOffers < 0 || c.Limits.Memory < 0 {
+		c.MaxLog < 0 || c.MaxBytes < 0 || c.MaxJobs < 0 || c.MaxOffers < 0 || c.Limits.Memory < 0 {
 		errs = append(errs, errors.New("a bound is negative: leave it 0 for its default"))
 	}
 	return errors.Join(errs...)
@@ -65,7 +74,8 @@ type Worker struct {
 	offers []pendingBid // in the order they came
 	missed []missed     // offers heard while paused or too small, oldest first
 	bids   []told       // that no lease came for yet, oldest first
-	jobs   []*served    // in the order they came; tasks start in turn
+	jobs   []*served    // in the order they came
+	books  []*account   // of the origins that have jobs here; tasks start in turn
 	turn   int
 	speeds map[CID]*speed
 
@@ -74,6 +84,7 @@ type Worker struct {
 	running []*run
 	queued  uint32
 	owed    uint32 // receipts without a verdict
+	bytes   int64  // of leases and of those receipts
 
 	done, failed, rejected uint64
 
@@ -84,6 +95,7 @@ type Worker struct {
 // served is one job of one origin that this node has work of.
 type served struct {
 	origin PeerID
+	book   *account
 	job    JobID
 	leases []*granted
 	queue  []*run // not started, in order
@@ -102,8 +114,10 @@ type served struct {
 
 // granted is a lease in a worker's hands.
 type granted struct {
-	lease Lease // without its assignments
-	runs  []*run
+	lease  Lease // without its assignments
+	runs   []*run
+	queued int   // of runs
+	bytes  int64 // as it was told
 }
 
 // run is one assignment.
@@ -163,7 +177,7 @@ func (w *Worker) Step(now time.Time, ev WorkerEvent) []WorkerEffect {
 	case OfferIn:
 		w.onOffer(ev)
 	case LeaseIn:
-		w.onLease(ev.Lease)
+		w.onLease(ev.Lease, ev.Bytes)
 	case RevokeIn:
 		w.onRevoke(ev)
 	case RenewIn:
@@ -236,7 +250,7 @@ type WorkerStatus struct {
 // Status tells what the worker has in hand.
 func (w *Worker) Status() WorkerStatus {
 	s := WorkerStatus{Slots: w.limits.Slots, Running: uint32(len(w.running)), Queued: w.queued, Receipts: w.owed,
-		Queue: w.wait(), Jobs: len(w.jobs), Paused: w.limits.Paused, Until: w.limits.Until,
+		Queue: w.waitBeside("", math.MaxInt64), Jobs: len(w.jobs), Paused: w.limits.Paused, Until: w.limits.Until,
 		Done: w.done, Failed: w.failed, Rejected: w.rejected}
 	for _, job := range w.jobs {
 		if w.now.Sub(job.heard) > 2*job.beat+time.Second {

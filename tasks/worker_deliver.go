@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -42,7 +43,7 @@ func (w *Worker) deliver() {
 			continue
 		}
 		s.out, s.last, s.due = true, w.now, time.Time{}
-		report := Report{Job: s.job, Worker: w.cfg.Self, Slots: w.limits.Slots, Queue: w.wait(), Want: w.want(s)}
+		report := Report{Job: s.job, Worker: w.cfg.Self, Slots: w.limits.Slots, Queue: w.wait(s.origin), Want: w.want(s)}
 		for _, l := range s.leases {
 			report.Slots = max(w.limits.Slots/cores(l.lease.Needs), 1)
 			if l.live() && len(report.Held) < MaxHeld {
@@ -99,7 +100,7 @@ func (w *Worker) load(s *served, d *Deliver) {
 
 // want is how many more tasks of a job this node would take now.
 func (w *Worker) want(s *served) uint32 {
-	if w.limits.Paused || w.limits.Full || len(s.leases) == 0 || w.owed >= w.cfg.MaxReceipts {
+	if w.limits.Paused || w.limits.Full || len(s.leases) == 0 || w.laden(s.book) {
 		return 0
 	}
 	l := &s.leases[len(s.leases)-1].lease
@@ -110,7 +111,10 @@ func (w *Worker) want(s *served) uint32 {
 	}
 	target = min(target, w.cfg.MaxQueue)
 	have := w.queued + uint32(len(w.running))
-	if have >= target || w.wait() > w.cfg.QueueTime {
+	if w.wait(s.origin) < w.waitBeside(s.origin, math.MaxInt64) { // another brought more than anybody asked for
+		have = s.book.queued + uint32(len(w.running))
+	}
+	if have >= target || w.fairWait(s.origin) > w.cfg.QueueTime {
 		return 0
 	}
 	return target - have

@@ -9,15 +9,17 @@ type WorkerEvent interface{ workerEvent() }
 // its signature and that the sender may submit; Able is its own filter's word
 // (policy, runner, resources): OK, or why this node does not take such work.
 type OfferIn struct {
-	Offer  Offer
-	RTT    time.Duration // to the origin: measured, or else predicted
-	Able   Reason
-	Cached bool // program and inputs are held here
-	Probe  bool // asked directly: is answered in the same Step, by SendBid or Refuse
+	Offer Offer
+	RTT   time.Duration // to the origin: measured, or else predicted
+	Able  Reason
+	Probe bool // asked directly: is answered in the same Step, by SendBid or Refuse
 }
 
 // LeaseIn is a lease whose origin's signature was checked.
-type LeaseIn struct{ Lease Lease }
+type LeaseIn struct {
+	Lease Lease
+	Bytes int64 // that it takes
+}
 
 // RevokeIn is an origin's Revoke. Nil Refs means the whole lease.
 type RevokeIn struct {
@@ -113,10 +115,12 @@ func (WorkerTick) workerEvent()    {}
 // worker forgot; except what it committed to.
 type WorkerEffect interface{ workerEffect() }
 
-// SendBid answers an offer.
+// SendBid answers an offer. Whether what it reads is here, the shell looks up and
+// says in the bid.
 type SendBid struct {
-	To  PeerID
-	Bid Bid
+	To    PeerID
+	Bid   Bid
+	Reads []CID
 }
 
 // Refuse answers a probe (no Lease), a lease or a renewal with a numbered reason.

@@ -26,10 +26,7 @@ func (w *Worker) miss(ev OfferIn) {
 	w.missed = slices.DeleteFunc(w.missed, func(m missed) bool {
 		return m.offer.Offer.Job == ev.Offer.Job && m.offer.Offer.Origin == ev.Offer.Origin
 	})
-	if len(w.missed) >= w.cfg.MaxOffers {
-		w.missed = slices.Delete(w.missed, 0, 1)
-	}
-	w.missed = append(w.missed, missed{ev, w.now})
+	w.missed = keep(w.missed, w.cfg.MaxOffers, func(m missed) PeerID { return m.offer.Offer.Origin }, missed{ev, w.now})
 }
 
 // reconsider takes missed offers again after the limits have changed, so that
@@ -49,7 +46,11 @@ type told struct {
 	origin PeerID
 	job    JobID
 	wait   time.Duration
+	at     time.Time
 }
+
+// toldLife is for how long a bid binds: no origin takes an older one.
+const toldLife = 2 * time.Minute
 
 // maxLater is how much later than its bid said a worker may begin: about what it
 // costs the origin to find another one.
@@ -75,8 +76,12 @@ func cores(r Resources) uint32 {
 }
 
 // unfit tells why this node can't run such work at all, or not now; OK: it can.
-func (w *Worker) unfit(r Resources) (Reason, time.Duration) {
-	switch wait := w.wait(); {
+func (w *Worker) unfit(origin PeerID, r Resources) (Reason, time.Duration) {
+	b := w.account(origin)
+	if b == nil {
+		b = &account{}
+	}
+	switch wait := w.fairWait(origin); {
 	case w.limits.Paused:
 		again := time.Minute
 		if !w.limits.Until.IsZero() {
@@ -87,7 +92,7 @@ func (w *Worker) unfit(r Resources) (Reason, time.Duration) {
 		return WorkerFull, fullPause
 	case cores(r) > w.limits.Slots || (w.limits.Memory > 0 && r.Memory > w.limits.Memory):
 		return WorkerLacks, 10 * time.Minute
-	case w.queued >= w.cfg.MaxQueue || wait > w.cfg.QueueTime || w.owed >= w.cfg.MaxReceipts:
+	case b.queued >= w.cfg.MaxQueue || w.queued >= workerShares*w.cfg.MaxQueue || wait > w.cfg.QueueTime || w.laden(b):
 		return WorkerBusy, max(wait/2, time.Second)
 	}
 	return OK, 0
@@ -96,13 +101,13 @@ func (w *Worker) unfit(r Resources) (Reason, time.Duration) {
 func (w *Worker) onOffer(ev OfferIn) {
 	why, again := ev.Able, time.Minute
 	if why == OK {
-		if why, again = w.unfit(ev.Offer.Needs); why == OK && ev.Offer.MaxRTT > 0 && ev.RTT > ev.Offer.MaxRTT && ev.Offer.Origin != w.cfg.Self {
+		if why, again = w.unfit(ev.Offer.Origin, ev.Offer.Needs); why == OK && ev.Offer.MaxRTT > 0 && ev.RTT > ev.Offer.MaxRTT && ev.Offer.Origin != w.cfg.Self {
 			why, again = TooFar, 10*time.Minute
 		}
 	}
 	if why != OK {
 		if ev.Able == OK && (why == WorkerPaused || why == WorkerFull || why == WorkerLacks) {
-			w.miss(OfferIn{Offer: ev.Offer, RTT: ev.RTT, Cached: ev.Cached})
+			w.miss(OfferIn{Offer: ev.Offer, RTT: ev.RTT})
 		}
 		if ev.Probe {
 			w.emit(Refuse{To: ev.Offer.Origin, Job: ev.Offer.Job, Reason: why, RetryAfter: again})
@@ -110,7 +115,7 @@ func (w *Worker) onOffer(ev OfferIn) {
 		return
 	}
 	if ev.Probe {
-		w.emit(SendBid{To: ev.Offer.Origin, Bid: w.bidOn(ev)})
+		w.emit(SendBid{To: ev.Offer.Origin, Bid: w.bidOn(ev), Reads: reads(ev.Offer)})
 		return
 	}
 	if s := w.find(ev.Offer.Origin, ev.Offer.Job); s != nil && (len(s.queue) > 0 || s.running(w) > 0) {
@@ -119,16 +124,13 @@ func (w *Worker) onOffer(ev OfferIn) {
 	w.offers = slices.DeleteFunc(w.offers, func(b pendingBid) bool {
 		return b.offer.Offer.Job == ev.Offer.Job && b.offer.Offer.Origin == ev.Offer.Origin
 	})
-	if len(w.offers) >= w.cfg.MaxOffers {
-		return
-	}
-	w.offers = append(w.offers, pendingBid{offer: ev, due: w.now.Add(w.delay(ev.RTT))})
+	w.offers = keep(w.offers, w.cfg.MaxOffers, func(b pendingBid) PeerID { return b.offer.Offer.Origin }, pendingBid{offer: ev, due: w.now.Add(w.delay(ev))})
 }
 
 // delay lets the nearest and idlest bid first: half a round trip, kappa times
 // the queue, and up to 2 ms so that equals do not meet.
-func (w *Worker) delay(rtt time.Duration) time.Duration {
-	d := max(rtt, 0)/2 + time.Duration(w.cfg.Kappa*float64(w.wait()))
+func (w *Worker) delay(ev OfferIn) time.Duration {
+	d := max(ev.RTT, 0)/2 + time.Duration(w.cfg.Kappa*float64(w.wait(ev.Offer.Origin)))
 	if d > 0 {
 		d += time.Duration(w.cfg.Rand.Int64N(int64(2 * time.Millisecond)))
 	}
@@ -143,24 +145,25 @@ func (w *Worker) bid() {
 			kept = append(kept, b)
 			continue
 		}
-		if why, _ := w.unfit(b.offer.Offer.Needs); why == OK {
-			w.emit(SendBid{To: b.offer.Offer.Origin, Bid: w.bidOn(b.offer)})
+		if why, _ := w.unfit(b.offer.Offer.Origin, b.offer.Offer.Needs); why == OK {
+			w.emit(SendBid{To: b.offer.Offer.Origin, Bid: w.bidOn(b.offer), Reads: reads(b.offer.Offer)})
 		}
 	}
 	w.offers = kept
 }
 
+// reads lists what a job's tasks read, as far as its offer says.
+func reads(o Offer) []CID { return append([]CID{o.Program}, o.Inputs...) }
+
 func (w *Worker) bidOn(ev OfferIn) Bid {
 	each := cores(ev.Offer.Needs)
-	bid := Bid{Job: ev.Offer.Job, Worker: w.cfg.Self, Slots: w.limits.Slots / each, Queue: w.wait(), Cached: ev.Cached}
+	bid := Bid{Job: ev.Offer.Job, Worker: w.cfg.Self, Slots: w.limits.Slots / each, Queue: w.wait(ev.Offer.Origin)}
 	if idle := w.limits.Slots - min(w.slots, w.limits.Slots); idle >= each && w.queued == 0 {
 		bid.Slots = idle / each
 	}
 	w.promised(ev.Offer.Origin, ev.Offer.Job)
-	if len(w.bids) >= w.cfg.MaxOffers {
-		w.bids = slices.Delete(w.bids, 0, 1)
-	}
-	w.bids = append(w.bids, told{ev.Offer.Origin, ev.Offer.Job, bid.Queue})
+	w.bids = slices.DeleteFunc(w.bids, func(t told) bool { return w.now.Sub(t.at) > toldLife })
+	w.bids = keep(w.bids, 4*w.cfg.MaxOffers, func(t told) PeerID { return t.origin }, told{ev.Offer.Origin, ev.Offer.Job, bid.Queue, w.now})
 	if s := w.speeds[ev.Offer.Program]; s != nil {
 		bid.Speed = float64(max(w.limits.Slots/each, 1)) / s.mean.Seconds()
 	}
@@ -205,27 +208,4 @@ func (w *Worker) learn(program CID, took time.Duration) {
 	s.spread += ((took - s.mean).Abs() - s.spread) / 4
 	s.mean = max(s.mean+(took-s.mean)/4, time.Microsecond)
 	s.used = w.now
-}
-
-// wait predicts how long one more task would wait before it starts.
-func (w *Worker) wait() time.Duration {
-	if w.queued == 0 && w.slots < w.limits.Slots {
-		return 0
-	}
-	var work time.Duration
-	for _, r := range w.running {
-		work += w.left(r) * time.Duration(cores(r.lease.lease.Needs))
-	}
-	for _, s := range w.jobs {
-		for _, l := range s.leases {
-			n := 0
-			for _, r := range l.runs {
-				if r.state == runQueued {
-					n++
-				}
-			}
-			work += w.service(l.lease.Program) * time.Duration(n) * time.Duration(cores(l.lease.Needs))
-		}
-	}
-	return work / time.Duration(max(w.limits.Slots, 1))
 }

@@ -11,7 +11,7 @@ const (
 	maxDetail = 512
 )
 
-func (w *Worker) onLease(l Lease) {
+func (w *Worker) onLease(l Lease, bytes int64) {
 	refuse := func(why Reason, again time.Duration) {
 		w.emit(Refuse{To: l.Origin, Job: l.Job, Lease: l.ID, Reason: why, RetryAfter: again})
 	}
@@ -22,28 +22,29 @@ func (w *Worker) onLease(l Lease) {
 		return
 	case s != nil && s.lease(l.ID) != nil:
 		return // told twice
-	case s == nil && len(w.jobs) >= w.cfg.MaxJobs,
-		len(l.Assignments) > int(w.cfg.MaxQueue)-int(w.queued):
-		refuse(WorkerBusy, max(w.wait()/2, time.Second))
+	case !w.hasRoom(&l, bytes):
+		refuse(WorkerBusy, max(w.wait(l.Origin)/2, time.Second))
 		return
 	}
 	// Others' leases may have come since the bid. Then its origin does better
 	// elsewhere; if it can't, it asks again, and hears of the longer wait.
 	if said, ok := w.promised(l.Origin, l.Job); ok && s == nil {
-		if wait := w.wait(); wait > said+maxLater {
+		if wait := w.wait(l.Origin); wait > said+maxLater {
 			refuse(WorkerBusy, wait/2)
 			return
 		}
 	}
-	if why, again := w.unfit(l.Needs); why == WorkerPaused || why == WorkerFull || why == WorkerLacks {
+	if why, again := w.unfit(l.Origin, l.Needs); why == WorkerPaused || why == WorkerFull || why == WorkerLacks {
 		refuse(why, again)
 		return
 	}
 	if s == nil {
-		s = &served{origin: l.Origin, job: l.Job, kept: make(map[CID]int), beat: w.cfg.Heartbeat}
+		s = &served{origin: l.Origin, book: w.bookOf(l.Origin), job: l.Job, kept: make(map[CID]int), beat: w.cfg.Heartbeat}
 		w.jobs = append(w.jobs, s)
+		s.book.jobs = append(s.book.jobs, s)
 	}
-	g := &granted{lease: l}
+	g := &granted{lease: l, bytes: bytes}
+	w.weigh(s.book, bytes)
 	g.lease.Assignments = nil
 	for _, a := range l.Assignments {
 		if g.run(a.Task.Ref, a.Replica) != nil {
@@ -52,7 +53,7 @@ func (w *Worker) onLease(l Lease) {
 		r := &run{served: s, lease: g, task: a.Task, replica: a.Replica}
 		g.runs = append(g.runs, r)
 		s.queue = append(s.queue, r)
-		w.queued++
+		w.queue(r)
 	}
 	s.leases = append(s.leases, g)
 	s.heard = w.now
@@ -61,12 +62,13 @@ func (w *Worker) onLease(l Lease) {
 	w.deliverBy(s, w.now.Add(s.beat))
 }
 
-// start fills free slots, one job after the other.
+// start fills free slots, one origin after the other.
 func (w *Worker) start() {
-	for tried := 0; tried < len(w.jobs) && !w.limits.Paused && !w.limits.Full && w.owed < w.cfg.MaxReceipts; {
-		w.turn = (w.turn + 1) % len(w.jobs)
-		s := w.jobs[w.turn]
-		if len(s.queue) == 0 || !w.fits(s.queue[0].lease.lease.Needs) {
+	for tried := 0; tried < len(w.books) && !w.limits.Paused && !w.limits.Full; {
+		w.turn = (w.turn + 1) % len(w.books)
+		b := w.books[w.turn]
+		s := w.nextOf(b)
+		if s == nil {
 			tried++
 			continue
 		}
@@ -74,7 +76,7 @@ func (w *Worker) start() {
 		r := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
-		w.queued--
+		w.unqueue(r)
 		w.slots += cores(r.lease.lease.Needs)
 		w.memory += r.lease.lease.Needs.Memory
 		r.state, r.started = runRunning, w.now
@@ -84,6 +86,21 @@ func (w *Worker) start() {
 			Job: l.Job, Ref: r.task.Ref, Tasks: l.Tasks, Kind: l.Kind, Program: l.Program, Args: l.Args, Env: l.Env,
 			Stdin: r.task.Stdin, Inputs: r.task.Inputs, Needs: l.Needs, Nondeterministic: l.Nondeterministic}})
 	}
+}
+
+// nextOf gives the job of an origin whose turn it is, and that has a task which
+// may start; nil when there is none.
+func (w *Worker) nextOf(b *account) *served {
+	if b.queued == 0 || w.laden(b) {
+		return nil
+	}
+	for range b.jobs {
+		b.turn = (b.turn + 1) % len(b.jobs)
+		if s := b.jobs[b.turn]; len(s.queue) > 0 && w.fits(s.queue[0].lease.lease.Needs) {
+			return s
+		}
+	}
+	return nil
 }
 
 func (w *Worker) fits(r Resources) bool {
@@ -147,7 +164,7 @@ func (w *Worker) owe(r *run, out Outcome, runner string) {
 		s.kept[out.Output]++
 	}
 	s.owed = append(s.owed, r)
-	w.owed++
+	w.owes(r)
 	w.deliverBy(s, w.now)
 }
 
@@ -165,7 +182,7 @@ func (w *Worker) drop(r *run) {
 	switch r.state {
 	case runQueued:
 		s.queue = slices.DeleteFunc(s.queue, func(x *run) bool { return x == r })
-		w.queued--
+		w.unqueue(r)
 	case runRunning:
 		if !r.stopped {
 			r.stopped = true
@@ -175,7 +192,7 @@ func (w *Worker) drop(r *run) {
 		return
 	case runOwed:
 		s.owed = slices.DeleteFunc(s.owed, func(x *run) bool { return x == r })
-		w.owed--
+		w.settles(r)
 		if c := r.receipt.Output; c != "" {
 			if s.kept[c]--; s.kept[c] == 0 {
 				delete(s.kept, c)
@@ -189,7 +206,13 @@ func (w *Worker) drop(r *run) {
 
 // tidy forgets leases and jobs with nothing left.
 func (w *Worker) tidy(s *served) {
-	s.leases = slices.DeleteFunc(s.leases, func(l *granted) bool { return len(l.runs) == 0 })
+	s.leases = slices.DeleteFunc(s.leases, func(l *granted) bool {
+		if len(l.runs) > 0 {
+			return false
+		}
+		w.weigh(s.book, -l.bytes)
+		return true
+	})
 	if len(s.leases) > 0 || s.running(w) > 0 {
 		return
 	}
@@ -198,6 +221,7 @@ func (w *Worker) tidy(s *served) {
 		return
 	}
 	w.jobs = slices.Delete(w.jobs, i, i+1)
+	w.closed(s)
 	w.emit(ReleaseJob{Origin: s.origin, Job: s.job})
 }
 
@@ -254,7 +278,7 @@ func (w *Worker) onLimits(ev SetLimits) {
 		queue := s.queue
 		s.queue = nil
 		for _, r := range queue {
-			w.queued--
+			w.unqueue(r)
 			w.owe(r, Outcome{Reason: why}, "")
 		}
 	}

@@ -21,7 +21,7 @@ const (
 	insertReceipt = `INSERT OR IGNORE INTO receipts (job, stage, idx, lease, replica, worker, body, batch, at) VALUES (?,?,?,?,?,?,?,?,?)`
 	insertVerdict = `INSERT OR REPLACE INTO verdicts (job, stage, idx, lease, replica, status, reason, at, related) VALUES (?,?,?,?,?,?,?,?,?)`
 	insertResult  = `INSERT OR IGNORE INTO results (job, stage, idx, output, size, workers, folder, related) VALUES (?,?,?,?,?,?,?,?)`
-	addTally      = `INSERT INTO tallies (peer, accepted, rejected) VALUES (?,?,?) ON CONFLICT (peer) DO UPDATE SET accepted = accepted + excluded.accepted, rejected = rejected + excluded.rejected`
+	addTally      = `INSERT INTO tallies (peer, accepted, rejected, at) VALUES (?,?,?,?) ON CONFLICT (peer) DO UPDATE SET accepted = accepted + excluded.accepted, rejected = rejected + excluded.rejected, at = excluded.at`
 	insertOwed    = `INSERT OR REPLACE INTO owed (job, stage, idx, lease, replica, origin, body, until, nonce) VALUES (?,?,?,?,?,?,?,?,?)`
 	insertSaid    = `INSERT INTO said (origin, sealed, at) VALUES (?,?,?)`
 	insertSaidJob = `INSERT OR IGNORE INTO said_jobs (job, id) VALUES (?,?)`
@@ -180,7 +180,7 @@ func (s *State) apply(ctx context.Context, tx *sql.Tx, c wire.Change, a encoded)
 		}
 	}
 	for p, t := range c.Tallies {
-		if _, err := s.exec(ctx, tx, addTally, p, t.Accepted, t.Rejected); err != nil {
+		if _, err := s.exec(ctx, tx, addTally, p, t.Accepted, t.Rejected, at); err != nil {
 			return fmt.Errorf("tally: %w", err)
 		}
 	}
@@ -313,6 +313,24 @@ func (s *State) Tallies(ctx context.Context) (map[tasks.PeerID]wire.Tally, error
 		out[r.peer] = r.tally
 	}
 	return out, err
+}
+
+// TrimTallies forgets peers that did nothing since a time, and when there are more
+// than most, those that did nothing for longest. It gives who is forgotten.
+func (s *State) TrimTallies(ctx context.Context, before time.Time, most int) (gone []tasks.PeerID, err error) {
+	gone, err = query(ctx, s, `SELECT peer FROM (SELECT peer, at, row_number() OVER (ORDER BY at DESC, peer) AS nth FROM tallies) WHERE at < ? OR nth > ?`,
+		[]any{millis(before), most}, func(rows *sql.Rows) (p tasks.PeerID, err error) { return p, rows.Scan(&p) })
+	if err != nil || len(gone) == 0 {
+		return nil, err
+	}
+	return gone, s.write(ctx, CommitRemove, func(ctx context.Context, tx *sql.Tx) error {
+		for _, p := range gone {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM tallies WHERE peer = ?`, p); err != nil {
+				return fmt.Errorf("state: trim tallies: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
 func joinPeers(ps []tasks.PeerID) string {

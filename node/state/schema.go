@@ -81,6 +81,9 @@ ALTER TABLE results ADD COLUMN related INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE said (id INTEGER PRIMARY KEY, origin TEXT NOT NULL, sealed BLOB NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE said_jobs (job TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (job, id)) WITHOUT ROWID;
 CREATE INDEX said_jobs_id ON said_jobs (id);
+`, `
+ALTER TABLE tallies ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+UPDATE tallies SET at = 1000 * unixepoch();
 `}
 
 // Version is the newest version of the tables that this program writes.

@@ -7,14 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
 )
-
-// benchInbox bounds the offers that wait to be looked at.
-const benchInbox = 1024
 
 // bench is this node's work for others: the one goroutine that drives its
 // Worker.
@@ -83,7 +78,7 @@ func newBench(s *Service) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bench{s: s, inbox: newInbox[benchEvent](), wall: s.cfg.Now, machine: m, jobs: map[workKey]*benchJob{},
+	return &bench{s: s, inbox: newInbox[benchEvent](&s.waiting), wall: s.cfg.Now, machine: m, jobs: map[workKey]*benchJob{},
 		running: map[runKey]context.CancelFunc{}, kept: map[wire.ReceiptKey]kept{},
 		shown: map[wire.ReceiptKey]bool{}, wake: make(chan struct{}, 1), fetching: map[tasks.Span]chan struct{}{},
 		pins: make(chan struct{}, 1), let: map[tasks.JobID][]tasks.CID{}}, nil
@@ -298,30 +293,6 @@ func (b *bench) release(ctx context.Context, job tasks.JobID, outputs ...tasks.C
 	}
 }
 
-// bid tells an origin what this node would take. One that does not arrive is
-// not repeated: the offer comes again.
-func (b *bench) bid(ctx context.Context, f tasks.SendBid) {
-	req, err := wire.MarshalBid(f.Bid)
-	if err != nil {
-		b.s.log.Error("bid not encoded", "err", err)
-		return
-	}
-	id, err := peerOf(f.To)
-	if err != nil {
-		b.s.log.Error("bid for no peer", "err", err)
-		return
-	}
-	if id == b.s.host.ID() {
-		_, err = b.s.serveBid(ctx, id, req)
-	} else {
-		b.s.metrics.sent("bid")
-		_, err = b.s.host.Call(ctx, id, bidProtocol, req)
-	}
-	if err != nil && ctx.Err() == nil {
-		b.s.log.Debug("bid not taken", "job", f.Bid.Job, "peer", id, "err", err)
-	}
-}
-
 // execute brings a task's inputs, runs it and says what came of it.
 func (b *bench) execute(ctx context.Context, cancel context.CancelFunc, k runKey, f tasks.Start) {
 	defer cancel()
@@ -402,70 +373,4 @@ func (b *bench) caughtUp(ctx context.Context) error {
 	case <-run.Done():
 		return notReady()
 	}
-}
-
-// hear takes an offer. With no answer wanted it may be dropped: there are more.
-func (b *bench) hear(origin peer.ID, o tasks.Offer, answer chan<- []tasks.WorkerEffect) bool {
-	s := b.s
-	ev := tasks.OfferIn{Offer: o, Able: s.able(o), Cached: s.cached(o), Probe: answer != nil}
-	var ok bool
-	if ev.RTT, ok = s.rtt(origin); !ok {
-		ev.RTT = s.host.Distance(o.Coord)
-	}
-	return b.inbox.offer(benchInbox, idOf(origin), benchEvent{ev: ev, answer: answer})
-}
-
-// able is this node's own filter: what it runs and what its owner allows.
-func (s *Service) able(o tasks.Offer) tasks.Reason {
-	kind := false
-	for _, k := range s.cfg.Kinds {
-		kind = kind || k == o.Kind
-	}
-	s.mu.Lock()
-	memory := s.limits().Memory
-	s.mu.Unlock()
-	switch {
-	case !kind, memory > 0 && o.Needs.Memory > memory:
-		return tasks.WorkerLacks
-	case s.cfg.Room(context.Background()) != nil:
-		return tasks.WorkerFull
-	case s.cfg.Allow != nil:
-		return s.cfg.Allow(o)
-	}
-	return tasks.OK
-}
-
-// limits is called with the service's lock held.
-func (s *Service) limits() tasks.SetLimits { return s.cfg.Limits }
-
-func (s *Service) cached(o tasks.Offer) bool {
-	ctx, ok := s.crew.enter()
-	if !ok {
-		return false
-	}
-	defer s.crew.leave()
-	for _, root := range append([]tasks.CID{o.Program}, o.Inputs...) {
-		if !s.cfg.Data.Cached(ctx, root) {
-			return false
-		}
-	}
-	return true
-}
-
-// SetLimits changes what the device gives: slots, memory, pause. Tasks that run
-// go on.
-func (s *Service) SetLimits(l tasks.SetLimits) {
-	s.mu.Lock()
-	s.cfg.Limits = l
-	s.mu.Unlock()
-	if s.bench != nil {
-		s.bench.push(l)
-	}
-}
-
-// Limits is what SetLimits said last.
-func (s *Service) Limits() tasks.SetLimits {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.limits()
 }

@@ -34,6 +34,7 @@ type JobStore interface {
 	VerdictOn(ctx context.Context, k wire.ReceiptKey) (v tasks.Verdict, found bool, err error)
 	Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]wire.LogRecord, error)
 	Tallies(ctx context.Context) (map[tasks.PeerID]wire.Tally, error)
+	TrimTallies(ctx context.Context, before time.Time, most int) (gone []tasks.PeerID, err error)
 	RemoveJob(ctx context.Context, id tasks.JobID) error
 }
 

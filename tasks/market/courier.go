@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -17,6 +18,7 @@ type courier struct {
 	s       *Service
 	to      peer.ID
 	leases  []granted
+	bytes   int // of leases, about
 	renewed map[tasks.JobID][]tasks.LeaseID
 	revoked []wire.Revocation
 	verdict []tasks.Verdict
@@ -25,15 +27,37 @@ type courier struct {
 
 // A worker that does not read what it is told, or that makes an origin say much,
 // gets no more than this kept for it. It asks again: with its receipts for
-// verdicts, with its reports for the rest.
+// verdicts, with its reports for the rest; what a lease has no room for is leased
+// elsewhere.
 const (
+	courierLeases   = 4 * wire.MaxLeases
+	courierBytes    = 4 * wire.MaxLease // of leases
 	courierVerdicts = 16 * wire.MaxBatch
 	courierRevokes  = 64 * wire.MaxLeases
 	courierJobs     = 4 * wire.MaxLeases
 	courierAsks     = 16 * wire.MaxCommitments
 )
 
-// judge, renew and revoke add within those bounds.
+// grant, judge, renew and revoke add within those bounds. A lease that does not fit
+// has failed.
+func (c *courier) grant(g granted) {
+	g.bytes = g.weight()
+	if len(c.leases) >= courierLeases || len(c.leases) > 0 && c.bytes+g.bytes > courierBytes {
+		g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: tasks.WorkerBusy, RetryAfter: time.Second})
+		return
+	}
+	c.leases, c.bytes = append(c.leases, g), c.bytes+g.bytes
+}
+
+// weight is about what a lease takes.
+func (g granted) weight() int {
+	n := 1 << 10
+	for _, a := range g.lease.Assignments {
+		n += 128 * (1 + len(a.Task.Stdin) + len(a.Task.Inputs))
+	}
+	return n
+}
+
 func (c *courier) judge(vs ...tasks.Verdict) {
 	c.verdict = append(c.verdict, vs[:max(0, min(len(vs), courierVerdicts-len(c.verdict)))]...)
 }
@@ -67,6 +91,7 @@ type asked struct {
 type granted struct {
 	lease tasks.Lease
 	desk  *desk
+	bytes int
 }
 
 // ordersBytes is about how much one message carries, but for a single lease that
@@ -117,6 +142,9 @@ func (c *courier) load() (leases []granted, o wire.Orders, verdicts []tasks.Verd
 	}
 	n := min(len(c.leases), 32)
 	leases, c.leases = c.leases[:n:n], c.leases[n:]
+	for _, g := range leases {
+		c.bytes -= g.bytes
+	}
 	for job, ids := range c.renewed {
 		if len(o.Renewals) == wire.MaxLeases {
 			break

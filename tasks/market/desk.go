@@ -14,7 +14,7 @@ import (
 	"github.com/kith-mesh/kith/tasks/wire"
 )
 
-// deskInbox bounds what peers may leave at one job's desk.
+// deskInbox bounds what peers may leave at one job's desk, a quarter of it one peer.
 const deskInbox = 16 << 10
 
 // stepAtOnce bounds the events that share a commit.
@@ -23,6 +23,7 @@ const stepAtOnce = 1024
 // desk is one job in hand: the one goroutine that drives its Origin.
 type desk struct {
 	s     *Service
+	by    tasks.PeerID // who published the job; "" when it was handed to this node
 	inbox *inbox[deskEvent]
 	done  chan struct{} // closed by run when the job is over or the service stops
 	holds chan struct{} // a token for each output being fetched
@@ -58,14 +59,34 @@ type deskEvent struct {
 	receipt *wire.SignedReceipt
 }
 
-// openDesk takes a job in hand; it does nothing when that is so already.
-func (s *Service) openDesk(id tasks.JobID) *desk {
+// eventBytes is about what one takes besides the proof.
+const eventBytes = 256
+
+// weight is about what events that came in one message take: they share a proof.
+func weight(evs []deskEvent) int {
+	n := eventBytes * len(evs)
+	for _, e := range evs {
+		if e.receipt != nil && e.receipt.Batch != nil {
+			return n + len(e.receipt.Batch.Sealed)
+		}
+	}
+	return n
+}
+
+// openDesk takes a job in hand; it does nothing when that is so already. by is who
+// published it; "" when it was handed to this node.
+func (s *Service) openDesk(id tasks.JobID, by tasks.PeerID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.desks[id]; d != nil {
-		return d
+	s.open(id, by)
+}
+
+// open is called with the lock held.
+func (s *Service) open(id tasks.JobID, by tasks.PeerID) {
+	if s.desks[id] != nil {
+		return
 	}
-	d := &desk{s: s, inbox: newInbox[deskEvent](), done: make(chan struct{}), holds: make(chan struct{}, s.cfg.Holds),
+	d := &desk{s: s, by: by, inbox: newInbox[deskEvent](&s.waiting), done: make(chan struct{}), holds: make(chan struct{}, s.cfg.Holds),
 		job: tasks.Job{ID: id}, roots: map[tasks.CID]bool{}, probes: map[peer.ID]bool{}, asked: map[wire.ReceiptKey]wire.SignedReceipt{},
 		here: map[tasks.CID]tasks.HeldOutput{}, ahead: make(chan struct{}, 1)}
 	s.desks[id] = d
@@ -73,7 +94,6 @@ func (s *Service) openDesk(id tasks.JobID) *desk {
 		delete(s.desks, id)
 		close(d.done)
 	}
-	return d
 }
 
 // push leaves an event that must not be lost: this node's own, one for each
@@ -82,7 +102,7 @@ func (d *desk) push(ev tasks.Event) { d.inbox.push(deskEvent{ev: ev}) }
 
 // offer leaves events of a peer, unless too much waits.
 func (d *desk) offer(from tasks.PeerID, evs ...deskEvent) bool {
-	return d.inbox.offer(deskInbox, from, evs...)
+	return d.inbox.offer(deskInbox, from, weight(evs), evs...)
 }
 
 func (d *desk) run(ctx context.Context) {
@@ -107,12 +127,14 @@ func (s *Service) retire(d *desk) {
 	d.mu.Lock()
 	yielded := d.finish != nil && d.finish.Reason == tasks.StaleTerm
 	d.mu.Unlock()
+	d.inbox.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.desks, d.job.ID)
 	if !yielded {
 		s.remember(d)
 	}
+	s.takeNext()
 }
 
 // remember keeps a job's history for a while. It is called with the lock held.

@@ -29,7 +29,7 @@ func (d *desk) do(e tasks.Effect) {
 		}
 		s.emit(Event{Kind: TaskLeased, Job: d.job.ID, Worker: e.Lease.Worker, RTT: rtt, Count: uint32(len(e.Lease.Assignments)), Ref: e.Lease.Assignments[0].Task.Ref})
 		s.metrics.granted(len(e.Lease.Assignments))
-		s.tell(e.Lease.Worker, func(c *courier) { c.leases = append(c.leases, granted{e.Lease, d}) })
+		s.tell(e.Lease.Worker, func(c *courier) { c.grant(granted{lease: e.Lease, desk: d}) })
 	case tasks.Renew:
 		s.tell(e.Worker, func(c *courier) { c.renew(d.job.ID, e.Leases) })
 	case tasks.Revoke:

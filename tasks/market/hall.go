@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,8 +24,19 @@ type hall struct {
 	// The rest belongs to run.
 	adoptions   map[tasks.JobID]*adoption
 	submissions map[tasks.JobID]*submission
-	early       map[tasks.JobID]tasks.Notice // of origins of jobs not heard yet
+	early       []early // notices of jobs not heard yet, oldest first
 }
+
+// early is a notice of a job that this host has not heard of.
+type early struct {
+	from   tasks.PeerID
+	notice tasks.Notice
+	at     time.Time
+}
+
+// earlyLife is for how long one is worth something: an origin says every few
+// seconds that it is there.
+const earlyLife = 2 * time.Minute
 
 // adoption is a published job that this host heard of.
 type adoption struct {
@@ -69,8 +81,8 @@ const (
 const MaxTopic = 80 << 10
 
 func newHall(s *Service) *hall {
-	return &hall{s: s, inbox: newInbox[func(context.Context)](), adoptions: map[tasks.JobID]*adoption{},
-		submissions: map[tasks.JobID]*submission{}, early: map[tasks.JobID]tasks.Notice{}}
+	return &hall{s: s, inbox: newInbox[func(context.Context)](&s.waiting), adoptions: map[tasks.JobID]*adoption{},
+		submissions: map[tasks.JobID]*submission{}}
 }
 
 func (h *hall) run(ctx context.Context) {
@@ -238,7 +250,7 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 	}
 	h.s.learn(sub.Record, signer)
 	id := JobIDOf(sealed)
-	h.inbox.offer(hallInbox, idOf(signer), func(ctx context.Context) {
+	h.inbox.offer(hallInbox, idOf(signer), len(sealed), func(ctx context.Context) {
 		if h.adoptions[id] != nil {
 			h.adopt(ctx, id, tasks.Resubmitted{})
 			return
@@ -260,9 +272,8 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 		}
 		h.adoptions[id] = &adoption{machine: m, submitter: idOf(signer), sealed: sealed, sub: sub}
 		h.adopt(ctx, id, tasks.AdoptionTick{})
-		if n, ok := h.early[id]; ok {
-			delete(h.early, id)
-			h.adopt(ctx, id, tasks.NoticeIn{Notice: n})
+		for _, n := range h.forgetEarly(id) {
+			h.adopt(ctx, id, tasks.NoticeIn{Notice: n.notice})
 		}
 	})
 	return nil
@@ -293,7 +304,7 @@ func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
 	if m, ok := h.s.host.Member(signer); ok && n.Kind != tasks.NoticeAnswered && !m.Grant.Rights.Has(auth.Host) {
 		return fmt.Errorf("notice of a member that may not host")
 	}
-	h.inbox.offer(hallInbox, idOf(signer), func(ctx context.Context) {
+	h.inbox.offer(hallInbox, idOf(signer), len(sealed), func(ctx context.Context) {
 		if p := h.submissions[n.Job]; p != nil && n.Kind == tasks.NoticeOrigin {
 			h.s.learn(n.Addresses, signer)
 			h.submit(ctx, n.Job, tasks.OriginHeard{Notice: n})
@@ -303,15 +314,49 @@ func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
 		case h.adoptions[n.Job] != nil:
 			h.adopt(ctx, n.Job, tasks.NoticeIn{Notice: n})
 		case n.Kind != tasks.NoticeAnswered:
-			if len(h.early) >= h.s.cfg.MaxAdoptions {
-				clear(h.early) // most are of jobs that were never published
-			}
-			h.early[n.Job] = n
+			h.hearEarly(early{idOf(signer), n, time.Now()})
 		case n.Kind == tasks.NoticeAnswered:
-			delete(h.early, n.Job)
+			h.forgetEarly(n.Job)
 		}
 	})
 	return nil
+}
+
+// hearEarly keeps a notice for when its job is heard of: the last of each signer on
+// a job. Most are of jobs that were never published, so a signer's own oldest goes
+// when it has a quarter of what is kept, and the oldest of all when all is full.
+func (h *hall) hearEarly(e early) {
+	most := h.s.cfg.MaxAdoptions
+	h.early = slices.DeleteFunc(h.early, func(o early) bool {
+		return o.from == e.from && o.notice.Job == e.notice.Job || e.at.Sub(o.at) > earlyLife
+	})
+	oldest, mine := -1, 0
+	for i, o := range h.early {
+		if o.from == e.from {
+			if mine++; oldest < 0 {
+				oldest = i
+			}
+		}
+	}
+	switch {
+	case mine >= (most+3)/4:
+		h.early = slices.Delete(h.early, oldest, oldest+1)
+	case len(h.early) >= most:
+		h.early = slices.Delete(h.early, 0, 1)
+	}
+	h.early = append(h.early, e)
+}
+
+// forgetEarly gives and forgets what was said of a job.
+func (h *hall) forgetEarly(id tasks.JobID) (said []early) {
+	h.early = slices.DeleteFunc(h.early, func(o early) bool {
+		if o.notice.Job != id {
+			return false
+		}
+		said = append(said, o)
+		return true
+	})
+	return said
 }
 
 // over hears from a desk that a published job is over, durably.
@@ -346,11 +391,12 @@ func (h *hall) doAdoption(ctx context.Context, id tasks.JobID, a *adoption, e ta
 			return err
 		}
 		s.emit(Event{Kind: JobAdopted, Job: id, Text: fmt.Sprintf("term %d", e.Term)})
-		s.takeUp(id)
+		s.takeUp(adopted{id, a.submitter})
 	case tasks.Yield:
 		if err := s.apply(ctx, &h.stall, wire.Change{Job: id, Yielded: e.Term}); err != nil {
 			return err
 		}
+		s.putOff(id)
 		if d := s.desk(id); d != nil {
 			d.push(tasks.Superseded{Term: e.Term, By: e.To})
 		}
@@ -359,31 +405,17 @@ func (h *hall) doAdoption(ctx context.Context, id tasks.JobID, a *adoption, e ta
 	case tasks.AskHolder:
 		s.crew.spawn(func(ctx context.Context) { h.askHolder(ctx, id, a) })
 	case tasks.Resume:
-		s.openDesk(id)
+		if s.desk(id) == nil {
+			s.takeUp(adopted{id, a.submitter})
+		}
 	case tasks.Forget:
+		s.putOff(id)
 		if err := h.forget(ctx, id, e); err != nil {
 			return err
 		}
 		delete(h.adoptions, id)
 	}
 	return nil
-}
-
-// takeUp opens the job's desk at its new term, once the desk of an old one is
-// gone.
-func (s *Service) takeUp(id tasks.JobID) {
-	old := s.desk(id)
-	if old == nil {
-		s.openDesk(id)
-		return
-	}
-	s.crew.spawn(func(ctx context.Context) {
-		select {
-		case <-old.done:
-			s.openDesk(id)
-		case <-ctx.Done():
-		}
-	})
 }
 
 func record(id tasks.JobID, sealed []byte, sub wire.Submission, submitter tasks.PeerID, now time.Time) wire.JobRecord {

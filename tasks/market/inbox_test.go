@@ -10,9 +10,9 @@ import (
 // was taken makes room, and this node's own is never refused.
 func TestInboxIsShared(t *testing.T) {
 	const most = 40
-	q := newInbox[int]()
+	q := newInbox[int](&pool{})
 	flood := func(from tasks.PeerID) (n int) {
-		for q.offer(most, from, 0) {
+		for q.offer(most, from, 1, 0) {
 			n++
 		}
 		return n
@@ -20,7 +20,7 @@ func TestInboxIsShared(t *testing.T) {
 	if n := flood("one"); n != most/4 {
 		t.Errorf("one peer left %d, want %d", n, most/4)
 	}
-	if !q.offer(most, "two", 2, 2, 2) {
+	if !q.offer(most, "two", 1, 2, 2, 2) {
 		t.Error("another peer was refused")
 	}
 	if got := len(q.take(5)); got != 5 {
@@ -29,10 +29,10 @@ func TestInboxIsShared(t *testing.T) {
 	if n := flood("one"); n != 5 {
 		t.Errorf("room for %d more of the first, want 5", n)
 	}
-	if q.offer(most, "three", make([]int, most)...) {
+	if q.offer(most, "three", 1, make([]int, most)...) {
 		t.Error("more than the inbox has")
 	}
-	if !q.offer(most, "three", make([]int, most/2)...) || q.offer(most, "three", 3) {
+	if !q.offer(most, "three", 1, make([]int, most/2)...) || q.offer(most, "three", 1, 3) {
 		t.Error("one message of a peer that has nothing waiting fits, and no other after it")
 	}
 	q.push(make([]int, most)...)

@@ -53,25 +53,8 @@ func (s *Service) Submit(ctx context.Context, spec tasks.Spec) (tasks.JobID, err
 	s.keepNamed(ctx, id, sub.Spec)
 	s.emit(Event{Kind: JobSubmitted, Job: id, State: tasks.Splitting, Text: spec.Name})
 	s.metrics.submitted()
-	s.openDesk(id)
+	s.openDesk(id, "")
 	return id, nil
-}
-
-// reserve counts a job that is about to be one in hand.
-func (s *Service) reserve() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.desks)+s.adding >= s.cfg.MaxJobs {
-		return &BusyError{RetryAfter: 10 * time.Second}
-	}
-	s.adding++
-	return nil
-}
-
-func (s *Service) unreserve() {
-	s.mu.Lock()
-	s.adding--
-	s.mu.Unlock()
 }
 
 // sign makes a signed submission of a spec.
@@ -252,7 +235,7 @@ func (s *Service) serveAnswer(ctx context.Context, from peer.ID, req []byte) ([]
 	defer s.crew.leave()
 	told := make(chan answered, 1)
 	unknown := make(chan error, 1)
-	s.hall.do(func(ctx context.Context) {
+	if !s.hall.inbox.offer(hallInbox, a.Origin, len(req), func(ctx context.Context) {
 		p := s.hall.submissions[a.Job]
 		if p == nil {
 			unknown <- s.answeredBefore(ctx, a.Job)
@@ -260,7 +243,9 @@ func (s *Service) serveAnswer(ctx context.Context, from peer.ID, req []byte) ([]
 		}
 		p.waiting[a.Origin] = append(p.waiting[a.Origin], told)
 		s.hall.submit(ctx, a.Job, tasks.AnswerIn{Answer: a})
-	})
+	}) {
+		return nil, refuse(tasks.OriginBusy, answerAgain, "too much waits to be heard here")
+	}
 	select {
 	case a := <-told:
 		if a.err != nil {
@@ -321,9 +306,13 @@ func (s *Service) serveFollow(ctx context.Context, from peer.ID, req []byte) ([]
 	if err := s.may(from, auth.Submit); err != nil {
 		return nil, err
 	}
+	none := p2p.Refuse(p2p.CodeNotFound, "no such job of yours here")
+	if r, err := s.cfg.Store.Job(ctx, id); err != nil || r.Submitter != idOf(from) { // before more is read for it
+		return nil, none
+	}
 	v, err := s.Job(ctx, id)
 	if err != nil || v.Record.Submitter != idOf(from) {
-		return nil, p2p.Refuse(p2p.CodeNotFound, "no such job of yours here")
+		return nil, none
 	}
 	p := wire.Progress{Job: id, Term: v.Record.Term, Origin: s.self, State: v.Status.State, Reason: v.Status.Reason, Detail: clip(v.Status.Detail),
 		Tasks: v.Status.Tasks, Decided: v.Status.Decided, Leased: v.Status.Leased, Waiting: v.Status.Waiting, Releases: v.Status.Releases}
@@ -374,7 +363,12 @@ func (h *hall) askWith(ctx context.Context, f func(context.Context, *hall)) erro
 	}
 	defer h.s.crew.leave()
 	done := make(chan struct{})
-	h.do(func(ctx context.Context) { f(ctx, h); close(done) })
+	if !h.inbox.offer(hallInbox, h.s.self, eventBytes, func(ctx context.Context) { f(ctx, h); close(done) }) {
+		if w, ok := h.stall.why(); ok {
+			return &FullError{errors.New(w.Text)}
+		}
+		return notReady()
+	}
 	select {
 	case <-done:
 		return nil

@@ -55,6 +55,7 @@ func (s *Service) serveProbe(ctx context.Context, from peer.ID, req []byte) ([]b
 	for _, f := range said {
 		switch f := f.(type) {
 		case tasks.SendBid:
+			f.Bid.Cached = s.cached(f.Reads)
 			return wire.MarshalBid(f.Bid)
 		case tasks.Refuse:
 			return nil, refuse(f.Reason, f.RetryAfter, "")
@@ -174,7 +175,7 @@ func (s *Service) takeLease(ctx context.Context, from peer.ID, sealed []byte) ([
 		return nil, refuse(tasks.UnknownLease, 0, "the lease is of another origin or for another worker")
 	}
 	answer := make(chan []tasks.WorkerEffect, 1)
-	s.bench.inbox.push(benchEvent{ev: tasks.LeaseIn{Lease: l}, answer: answer})
+	s.bench.inbox.push(benchEvent{ev: tasks.LeaseIn{Lease: l, Bytes: int64(len(sealed))}, answer: answer})
 	said, err := s.heard(ctx, answer)
 	if err != nil {
 		return nil, err

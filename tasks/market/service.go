@@ -38,7 +38,10 @@ type Service struct {
 	finished []*desk               // the last few that are over, for their history
 	couriers map[peer.ID]*courier
 	tallies  map[tasks.PeerID]wire.Tally
-	adding   int // submissions being made durable
+	adding   int       // submissions being made durable
+	adopted  []adopted // published jobs of this node's that wait for room among those in hand
+
+	waiting pool // of all inboxes
 }
 
 // keepFinished is how many finished jobs keep their whole history in memory.
@@ -106,9 +109,13 @@ func (s *Service) Run(ctx context.Context) error {
 	s.crew.spawn(s.sweep)
 	if !s.cfg.Light {
 		for _, r := range jobs {
-			// What was published may be another's by now: the hall asks first.
-			if r.Origin() && !r.State.Over() && (!r.Published || s.cfg.NoHost) {
-				s.openDesk(r.ID)
+			switch {
+			case !r.Origin() || r.State.Over():
+			case !r.Published:
+				s.openDesk(r.ID, "")
+			case s.cfg.NoHost:
+				s.takeUp(adopted{r.ID, r.Submitter})
+			default: // it may be another's by now: the hall asks first
 			}
 		}
 	}

@@ -130,6 +130,9 @@ func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 		if !r.State.Over() {
 			s.whoHolds(ctx, &v)
 		}
+		if why := s.putOffFor(r.ID); why != "" && !r.State.Over() {
+			v.Why = []tasks.Wait{{Text: why, Tasks: r.Tasks}}
+		}
 		if r.State == tasks.Done {
 			v.Status.Decided = r.Tasks
 		}
@@ -360,7 +363,15 @@ func (s *Service) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]wi
 // Cancel ends a job of this node, or withdraws one that it published, and returns
 // when that is durable. One that is over already stays what it is.
 func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error {
-	if d := s.desk(id); d != nil {
+	d := s.desk(id)
+	if d == nil && s.putOffFor(id) != "" { // it may be cancelled however many are in hand
+		if r, err := s.cfg.Store.Job(ctx, id); err == nil && r.Origin() && !r.State.Over() {
+			s.putOff(id)
+			s.openDesk(id, r.Submitter)
+			d = s.desk(id)
+		}
+	}
+	if d != nil {
 		d.push(tasks.CancelJob{Detail: clip(why)})
 		select {
 		case <-d.done:

@@ -48,6 +48,15 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 	if err := s.cfg.Store.TrimSaid(ctx, now.Add(-saidKept), saidMost); err != nil {
 		return err
 	}
+	gone, err := s.cfg.Store.TrimTallies(ctx, now.Add(-tallyKept), tallyMost)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for _, p := range gone {
+		delete(s.tallies, p)
+	}
+	s.mu.Unlock()
 	published, err := s.cfg.Store.Published(ctx)
 	if err != nil {
 		return err
@@ -73,6 +82,13 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 const (
 	saidKept = 30 * 24 * time.Hour
 	saidMost = 64 << 20
+)
+
+// What peers' receipts came to is kept for so long after the last of them, of so
+// many peers.
+const (
+	tallyKept = 180 * 24 * time.Hour
+	tallyMost = 16 << 10
 )
 
 func expired(now, since time.Time, retention time.Duration) bool {
