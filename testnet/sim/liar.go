@@ -29,6 +29,9 @@ type Liar struct {
 	Leased  func(l *Liar, origin peer.ID, lease tasks.Lease) bool // false: it does nothing about it
 	Silent  bool                                                  // it sends no report at all
 
+	// Serve is what it answers on other protocols of the market; its node must be Light.
+	Serve map[string]func(ctx context.Context, from peer.ID, req []byte) ([]byte, error)
+
 	Node *Node
 	host *p2p.Host
 
@@ -55,6 +58,23 @@ func (l *Liar) attach(n *Node, h *p2p.Host) {
 	l.Node, l.host, l.held, l.shown = n, h, map[tasks.JobID][]tasks.LeaseID{}, map[wire.ReceiptKey]wire.Reveal{}
 	l.origins, l.work = map[tasks.JobID]peer.ID{}, make(chan func(ctx context.Context), 1024)
 	h.Handle(marketProtocol("task/orders"), l.orders)
+	for name, serve := range l.Serve {
+		h.Handle(marketProtocol(name), serve)
+	}
+}
+
+// Call says anything on a protocol of the market.
+func (l *Liar) Call(ctx context.Context, to peer.ID, protocol string, req []byte) ([]byte, error) {
+	return l.host.Call(ctx, to, marketProtocol(protocol), req)
+}
+
+// Seal signs as its node.
+func (l *Liar) Seal(domain string, payload []byte) []byte {
+	b, err := l.host.Seal(domain, payload)
+	if err != nil {
+		l.Node.m.t.Error(err)
+	}
+	return b
 }
 
 // run works until ctx ends: what it was asked to do, and a report every second.
