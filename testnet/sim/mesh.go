@@ -33,6 +33,7 @@ type Config struct {
 	Latency *Latency      // Continents(Seed, Nodes)
 	Cold    bool          // a node knows node 0 alone at first
 	Settle  time.Duration // virtual time between the start and f; 30 s
+	Dir     string        // of the nodes' databases and blocks; none: all in memory
 	Silence time.Duration // until a cut or killed peer is given up; 10 s
 
 	// Service is how long a task takes a node, in virtual time; 1 s. It must be

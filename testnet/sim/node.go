@@ -2,8 +2,12 @@ package sim
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -31,12 +35,13 @@ type Node struct {
 	Blocks *storage.Store
 	Sent   *Messages // by protocol, over all its lives
 
-	m      *Mesh
-	key    crypto.PrivKey
-	state  *state.State
-	runner *runner
-	stop   context.CancelFunc
-	ended  chan struct{} // of the life before or now
+	m       *Mesh
+	key     crypto.PrivKey
+	state   *state.State
+	runner  *runner
+	uploads []cid.Cid // that Add keeps
+	stop    context.CancelFunc
+	ended   chan struct{} // of the life before or now
 }
 
 func newNode(m *Mesh, i int) *Node {
@@ -47,10 +52,18 @@ func newNode(m *Mesh, i int) *Node {
 		m.t.Fatal(err)
 	}
 	m.index[tasks.PeerID(n.ID.String())] = i
-	if n.state, err = state.Open(state.Memory); err != nil {
+	at, blocks := state.Memory, ""
+	if m.cfg.Dir != "" {
+		home := filepath.Join(m.cfg.Dir, fmt.Sprint("node", i))
+		if err := os.MkdirAll(home, 0o700); err != nil {
+			m.t.Fatal(err)
+		}
+		at, blocks = filepath.Join(home, "kith.db"), filepath.Join(home, "blocks")
+	}
+	if n.state, err = state.Open(at); err != nil {
 		m.t.Fatal(err)
 	}
-	if n.Blocks, err = storage.Open(storage.Config{DB: n.state.DB()}); err != nil {
+	if n.Blocks, err = storage.Open(storage.Config{Dir: blocks, DB: n.state.DB(), Commit: n.state.Join}); err != nil {
 		m.t.Fatal(err)
 	}
 	n.runner = &runner{node: n}
@@ -150,7 +163,19 @@ func (n *Node) Add(data []byte) tasks.CID {
 	if err != nil {
 		n.m.t.Fatal(err)
 	}
+	n.uploads = append(n.uploads, root.CID)
 	return tasks.CID(root.CID.String())
+}
+
+// LetUploadsGo ends what Add keeps: on a real node, an upload's pin ends by itself.
+func (n *Node) LetUploadsGo() {
+	n.m.t.Helper()
+	for _, c := range n.uploads {
+		if err := n.Blocks.Unpin(n.m.background(), c, "upload"); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			n.m.t.Fatal(err)
+		}
+	}
+	n.uploads = nil
 }
 
 // Submit hands a job to this node.

@@ -123,6 +123,13 @@ func (n *Node) Runs() (out []Ran) {
 	return out
 }
 
+// ForgetRuns forgets what has ended, for tests of what grows.
+func (n *Node) ForgetRuns() {
+	n.runner.mu.Lock()
+	defer n.runner.mu.Unlock()
+	n.runner.ran = slices.DeleteFunc(n.runner.ran, func(r *Ran) bool { return !r.Ended.IsZero() })
+}
+
 // Running is how many tasks the node runs now.
 func (n *Node) Running() (k int) {
 	for _, r := range n.Runs() {
