@@ -2,7 +2,7 @@
 COMPOSE ?= $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 TESTNET  = $(COMPOSE) -p kith-testnet -f testnet/compose.yaml
 
-.PHONY: survive build kubo interop test demo ci chaos chaos-mutants generate testnet-image testnet-up testnet-down testnet-logs
+.PHONY: soak survive build kubo interop test demo ci chaos chaos-mutants generate testnet-image testnet-up testnet-down testnet-logs
 
 build: ## the static binary, ./kith
 	CGO_ENABLED=0 go build -trimpath -o kith ./cmd/kith
@@ -48,6 +48,9 @@ testnet-down: ## stop and remove all of it, volumes too
 
 testnet-logs:
 	$(TESTNET) logs
+
+soak: ## 10,000 jobs through a mesh whose databases are on disk: nothing held grows (half an hour)
+	KITH_SOAK=10000 go test -count=1 -timeout 2h -v -run 'TestSoak$$' ./testnet/sim
 
 survive: ## the scenarios of testnet: real processes die, disks fill
 	KITH_SURVIVE=1 go test -count=1 -timeout 30m -v -run 'Dies|DiskFull|AnswerOwed' ./testnet
