@@ -53,9 +53,12 @@ func parseCID(c tasks.CID) (cid.Cid, error) {
 // dataError gives the store's errors their place in the API.
 func dataError(err error) error {
 	var known *api.Error
+	var hurt *damagedError
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
+	case errors.As(err, &hurt):
+		return api.NotFound(mendFix, "%v", err)
 	case errors.Is(err, storage.ErrSpan):
 		return api.BadRange("%v", err)
 	case errors.Is(err, storage.ErrIsDir):
@@ -77,7 +80,7 @@ func dataError(err error) error {
 }
 
 // bring fetches what the span needs and is not here.
-func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []string, progress func(api.Progress)) error {
+func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []string, progress func(api.Progress)) (err error) {
 	hints, err := parsePeers(from)
 	if err != nil {
 		return err
@@ -93,6 +96,7 @@ func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []strin
 	if want.From, err = d.reach(ctx, hints); err != nil {
 		return err
 	}
+	defer func() { err = d.hurt(ctx, span.Root, err) }()
 	err = d.transfer.Fetch(ctx, want, tell)
 	if d.settling == nil || !errors.Is(err, transfer.ErrUnavailable) {
 		return err
@@ -234,7 +238,7 @@ func (d *dataBackend) Open(ctx context.Context, root tasks.CID, path string, off
 	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length}, nil, nil); err != nil {
 		return nil, dataError(err)
 	}
-	r, err := d.store.Open(ctx, c, path, offset, length)
+	r, err := d.openMended(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length})
 	return r, dataError(err)
 }
 

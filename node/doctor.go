@@ -83,6 +83,7 @@ func Examine(ctx context.Context, cfg Config) []api.Check {
 	running := cfg.Home.inUse()
 	return examine(ctx, []step{
 		{"disk", func(context.Context) finding { return checkDisk(cfg.Home, cfg.minFree) }},
+		{"blocks", down("which stored blocks are damaged")},
 		{"token", func(context.Context) finding { return checkToken(cfg.Home, cfg.Now()) }},
 		{"listen", func(context.Context) finding { return checkListen(cfg, running) }},
 		{"address", func(context.Context) finding { return checkAddress(cfg.Listen, manet.InterfaceMultiaddrs) }},
@@ -117,6 +118,7 @@ func (n *Node) doctor(ctx context.Context, v vitals) []api.Check {
 	addrs := func() ([]ma.Multiaddr, error) { return v.addrs, nil }
 	return examine(ctx, []step{
 		{"disk", func(ctx context.Context) finding { return n.checkRoom(ctx) }},
+		{"blocks", n.checkBlocks},
 		{"token", func(context.Context) finding { return checkToken(n.cfg.Home, n.cfg.Now()) }},
 		{"listen", func(ctx context.Context) finding { return checkListening(ctx, v.addrs) }},
 		{"address", func(context.Context) finding { return checkAddress(n.cfg.Listen, addrs) }},
@@ -126,6 +128,22 @@ func (n *Node) doctor(ctx context.Context, v vitals) []api.Check {
 		{"reachability", func(context.Context) finding { return checkReachable(v.reach, v.loopback, portOf(n.cfg.Listen)) }},
 		{"relay", func(context.Context) finding { return checkRelay(v.reach, v.loopback) }},
 	})
+}
+
+// checkBlocks names the stored blocks that reads found damaged.
+func (n *Node) checkBlocks(ctx context.Context) finding {
+	list, err := n.store.Damaged(ctx)
+	if err != nil {
+		return warn("", "damaged blocks could not be listed: %v", err)
+	}
+	var names []string
+	for _, d := range list {
+		names = append(names, fmt.Sprintf("block %s of %s", d.Block, d.Roots[0].CID))
+	}
+	if text := countedBlocks(names); text != "" {
+		return fail("add the same files again with kith add, or connect a member that has them; then look at the disk's health", "%s: never served, and fetched again when a member has it", text)
+	}
+	return fine("no read found a damaged block since the start")
 }
 
 // checkRoom is checkDisk, and whether this node could make durable what it had to.

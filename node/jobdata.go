@@ -132,7 +132,11 @@ func (d *jobData) Open(ctx context.Context, span tasks.Span) (io.ReadCloser, err
 	if err != nil {
 		return nil, err
 	}
-	return d.store.Open(ctx, c, span.Path, span.Offset, span.Length)
+	r, err := d.store.Open(ctx, c, span.Path, span.Offset, span.Length)
+	if err != nil {
+		return nil, lossOf(err)
+	}
+	return lossy{r}, nil
 }
 
 // nothing is the CID of no bytes.

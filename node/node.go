@@ -58,6 +58,7 @@ type Node struct {
 
 	changing sync.Mutex // held while the policy changes
 
+	mender  *mender       // of damaged blocks
 	crowded chan struct{} // holds one token when there is too little room
 
 	mu      sync.Mutex
@@ -74,7 +75,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), served: make(chan struct{}), ready: make(chan struct{}), crowded: make(chan struct{}, 1), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
+	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), served: make(chan struct{}), ready: make(chan struct{}), crowded: make(chan struct{}, 1), mender: newMender(), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
 	n.asked, n.ask = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -126,7 +127,7 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		}
 		n.closers = append(n.closers, n.state.Close)
 	}
-	keep := storage.Config{Dir: n.cfg.Home.Blocks(), DB: n.state.DB(), Commit: n.state.Join, Now: n.cfg.Now, Log: n.log.With("part", "storage")}
+	keep := storage.Config{Dir: n.cfg.Home.Blocks(), DB: n.state.DB(), Commit: n.state.Join, Now: n.cfg.Now, Log: n.log.With("part", "storage"), OnDamage: n.mender.hear}
 	if around := n.cfg.Seams.Around; around != nil {
 		n.state.Around = func(c state.Commit, do func() error) error { return around(string(c), do) }
 		keep.Around = func(c storage.Commit, do func() error) error { return around(string(c), do) }
@@ -289,6 +290,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		service{name: "events", run: n.events.run},
 		service{name: "market", run: n.market.Run},
 		service{name: "housekeeping", run: n.keepHouse},
+		service{name: "mend", run: n.mend},
 	)
 	if n.api != nil {
 		services = append(services, service{name: "api", run: n.serveAPI, up: n.served})

@@ -234,9 +234,7 @@ func (w *Session) commit(ctx context.Context, l *load) error {
 			return fmt.Errorf("write blocks: %w", err)
 		}
 	}
-	for _, k := range l.keys {
-		w.s.setDamaged(k, false)
-	}
+	w.s.replaced(l.keys)
 	if w.id == 0 {
 		return nil
 	}

@@ -30,6 +30,9 @@ type Config struct {
 	Now func() time.Time
 	// Log gets what no caller would hear of. Default: nothing is logged.
 	Log *slog.Logger
+	// OnDamage, when not nil, hears of each stored block that a read found wrong.
+	// It must not block.
+	OnDamage func(cid.Cid)
 	// Commit, when not nil, runs do in a transaction of DB, which it may share with
 	// others, and returns when that is durable; do's error undoes what it did.
 	// Default: a transaction of its own.
@@ -82,7 +85,7 @@ type Store struct {
 	marking  bool
 
 	damagedMu sync.Mutex
-	damaged   map[key]struct{} // stored bytes that a read found wrong; a put replaces them
+	damaged   map[key]cid.Cid // stored bytes that a read found wrong; a put replaces them
 
 	gcMu   sync.Mutex // one collection at a time
 	quota  quota
@@ -98,7 +101,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := migrate(context.Background(), cfg.DB); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, db: cfg.DB, sessions: map[*Session]struct{}{}, uses: map[cid.Cid]int{}, damaged: map[key]struct{}{}}
+	s := &Store{cfg: cfg, db: cfg.DB, sessions: map[*Session]struct{}{}, uses: map[cid.Cid]int{}, damaged: map[key]cid.Cid{}}
 	if cfg.Dir == "" {
 		s.blocks = newMem()
 	} else if s.blocks, err = openPacks(context.Background(), cfg.Dir, cfg.Log); err != nil {
@@ -174,11 +177,6 @@ func (s *Store) read(ctx context.Context, c cid.Cid, buf []byte, check bool) ([]
 	return d, nil
 }
 
-func (s *Store) foundDamaged(c cid.Cid) {
-	s.cfg.Log.Error("stored block is damaged", "cid", c.String())
-	s.setDamaged(keyOf(c), true)
-}
-
 // Size returns a stored block's length, or ErrNotFound. It does not verify, but
 // a block that a read found damaged is not there for it.
 func (s *Store) Size(ctx context.Context, c cid.Cid) (int, error) {
@@ -199,23 +197,6 @@ func (s *Store) Size(ctx context.Context, c cid.Cid) (int, error) {
 		return 0, fmt.Errorf("find block %s: %w", c, err)
 	}
 	return n, nil
-}
-
-func (s *Store) isDamaged(k key) bool {
-	s.damagedMu.Lock()
-	defer s.damagedMu.Unlock()
-	_, ok := s.damaged[k]
-	return ok
-}
-
-func (s *Store) setDamaged(k key, bad bool) {
-	s.damagedMu.Lock()
-	defer s.damagedMu.Unlock()
-	if bad {
-		s.damaged[k] = struct{}{}
-	} else {
-		delete(s.damaged, k)
-	}
 }
 
 // Has reports whether the block is stored. It does not verify.

@@ -138,9 +138,14 @@ func (l *lab) upload(p *Process, name string, b []byte, audience api.Audience) t
 
 func (l *lab) program(p *Process, name string) tasks.CID {
 	l.t.Helper()
+	return l.upload(p, name+".wasm", l.exampleProgram(name), api.AudienceJob)
+}
+
+func (l *lab) exampleProgram(name string) []byte {
+	l.t.Helper()
 	b, err := examples.Program(name)
 	l.must(err)
-	return l.upload(p, name+".wasm", b, api.AudienceJob)
+	return bytes.Clone(b)
 }
 
 // wordCount is a job of four map tasks and a reduce.

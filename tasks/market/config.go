@@ -81,8 +81,19 @@ type Inputs interface {
 	Cached(ctx context.Context, root tasks.CID) bool
 	// Files lists the files of a root that is here: one of path "" when it is a file.
 	Files(ctx context.Context, root tasks.CID) ([]tasks.File, error)
-	// Open reads a span that is here.
+	// Open reads a span that is here. ErrLost, there or in a Read, says that bytes
+	// which were are gone or damaged: Fetch brings them again.
 	Open(ctx context.Context, span tasks.Span) (io.ReadCloser, error)
+}
+
+// ErrLost says that bytes which were here can't be read any more.
+var ErrLost = errors.New("bytes that were here are lost")
+
+// Damages is what a Data may tell besides.
+type Damages interface {
+	// Damaged says which blocks of the roots are damaged on this node's disk, and
+	// what helps; "" when none is known to be.
+	Damaged(ctx context.Context, roots []tasks.CID) string
 }
 
 // Outputs are what jobs leave. What is kept for a job stays until Release; what

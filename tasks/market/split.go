@@ -199,7 +199,7 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 	list, err := tasks.PlanTasks(spec, sources, func(root tasks.CID, path string) (io.ReadCloser, error) {
 		return d.s.cfg.Data.Open(ctx, tasks.Span{Root: root, Path: path, Length: -1})
 	})
-	if err != nil && ctx.Err() == nil && !d.s.cfg.Full(err) {
+	if err != nil && ctx.Err() == nil && !d.s.cfg.Full(err) && !errors.Is(err, ErrLost) {
 		return nil, &fatalSplit{tasks.SplitFailed, err}
 	}
 	return list, err

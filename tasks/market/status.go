@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -163,6 +164,11 @@ func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 			w.Text = "inputs are being fetched and cut into tasks"
 		}
 		v.Why = []tasks.Wait{w}
+	}
+	if damages, ok := s.cfg.Data.(Damages); ok && !v.Status.State.Over() {
+		if text := damages.Damaged(ctx, slices.Collect(maps.Keys(d.roots))); text != "" {
+			v.Why = append([]tasks.Wait{{Tasks: v.Status.Tasks - v.Status.Decided, Text: text}}, v.Why...)
+		}
 	}
 	if w, ok := d.stall.why(); ok {
 		w.Tasks = v.Status.Tasks - v.Status.Decided
