@@ -104,6 +104,7 @@ type Service struct {
 	offers  *pubsub.Topic
 	jobs    *pubsub.Topic
 	stamp   time.Time     // of the last offer of ours
+	stamped time.Time     // when that was, on the monotonic clock
 	ready   chan struct{} // closed when the topics are joined
 	ended   chan struct{} // closed when Run returns
 }
@@ -217,15 +218,23 @@ func (s *Service) PublishOffer(ctx context.Context, payload []byte, radius, ttl 
 }
 
 // nextStamp is later than any before, so that two offers of the same words
-// differ.
+// differ, and runs as time does: those who hear them ask that of an origin's
+// clock. A wall clock that is set back counts for nothing until the stamps are so
+// far ahead of it that others would take none of them.
 func (s *Service) nextStamp() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.cfg.Now()
-	if !now.After(s.stamp) {
-		now = s.stamp.Add(time.Nanosecond)
+	if !s.stamp.IsZero() {
+		ran := s.stamp.Add(time.Since(s.stamped))
+		if ahead := ran.Sub(now); ahead > 0 && ahead <= clockSkew {
+			now = ran
+		}
+		if now.Equal(s.stamp) {
+			now = now.Add(time.Nanosecond)
+		}
 	}
-	s.stamp = now
+	s.stamp, s.stamped = now, time.Now()
 	return now
 }
 

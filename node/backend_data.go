@@ -158,7 +158,7 @@ const (
 // settling reports whether this node has just started and knows members that it
 // has not reached yet.
 func (n *Node) settling() bool {
-	if n.cfg.Now().Sub(n.started) > settleTime {
+	if time.Since(n.began) > settleTime {
 		return false
 	}
 	for _, id := range n.host.Raw().Peerstore().PeersWithAddrs() {

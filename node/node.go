@@ -58,6 +58,7 @@ type Node struct {
 
 	changing sync.Mutex // held while the policy changes
 
+	began   time.Time     // started, on the monotonic clock
 	mender  *mender       // of damaged blocks
 	crowded chan struct{} // holds one token when there is too little room
 
@@ -75,7 +76,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), served: make(chan struct{}), ready: make(chan struct{}), crowded: make(chan struct{}, 1), mender: newMender(), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
+	n := &Node{cfg: cfg, log: cfg.Log, started: cfg.Now(), began: time.Now(), served: make(chan struct{}), ready: make(chan struct{}), crowded: make(chan struct{}, 1), mender: newMender(), metrics: prometheus.NewRegistry(), revoked: map[peer.ID]bool{}}
 	n.asked, n.ask = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

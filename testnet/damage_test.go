@@ -212,7 +212,7 @@ func TestDamagedBlocks(t *testing.T) {
 					l.until("cut into tasks", func() bool { return l.job(a, id).Tasks > 0 })
 					harm(l, a, damaged[len(damaged)-400:][:64])
 					l.resume(l.nodes[1:]...)
-					l.says(a, id, "block "+string(c))
+					l.says(a, id, string(c)+" is damaged on this node's disk")
 					l.upload(a, what, damaged, api.AudienceJob)
 					l.done(a, id, 1)
 				})

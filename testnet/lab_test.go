@@ -37,7 +37,7 @@ type lab struct {
 func newLab(t *testing.T, n int, args func(i int) []string, env ...string) *lab {
 	t.Helper()
 	exe := crashBinary(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	nodes, err := NewProcesses(t.TempDir(), n)
 	if err != nil {

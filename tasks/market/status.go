@@ -210,6 +210,9 @@ func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
 			text += fmt.Sprintf(", %d of them with less than the %v cores and %d MiB of memory that a task may use", small, need.CPU, need.Memory>>20)
 		}
 	}
+	if n := s.clocksApart(); n > 0 {
+		text += fmt.Sprintf("; %d not let in, since the clocks are more than an hour apart: kith doctor tells which is off", n)
+	}
 	own, works := s.Work()
 	switch {
 	case !works:
@@ -224,6 +227,18 @@ func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
 		text += "; this node itself takes no work: " + s.cfg.Room(context.Background()).Error()
 	}
 	return text
+}
+
+// clocksApart counts the peers that are no members now because of their clock or
+// this node's.
+func (s *Service) clocksApart() (n int) {
+	for _, t := range s.host.Troubles() {
+		var r *p2p.Refusal
+		if errors.As(t.Why, &r) && r.Code == p2p.CodeClock {
+			n++
+		}
+	}
+	return n
 }
 
 // history finds a job in hand or among the last that were.
