@@ -85,7 +85,7 @@ func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []strin
 	if err != nil {
 		return err
 	}
-	if done, err := d.store.CompleteSpan(ctx, span); done || err != nil && !errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrNoPath) {
+	if done, err := d.store.CompleteSpan(ctx, span); done || err != nil && !lost(err) || errors.Is(err, storage.ErrNoPath) {
 		return err
 	}
 	var tell func(done, total int64)
@@ -176,7 +176,7 @@ func (d *dataBackend) Stat(ctx context.Context, root tasks.CID, path string) (ap
 	}
 	defer d.store.Use(c)()
 	e, err := d.store.Stat(ctx, c, path)
-	if errors.Is(err, storage.ErrNotFound) {
+	if lost(err) {
 		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil, nil); err == nil {
 			e, err = d.store.Stat(ctx, c, path)
 		}

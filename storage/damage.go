@@ -76,3 +76,28 @@ func (s *Store) Damaged(ctx context.Context) ([]Damage, error) {
 	}
 	return out, nil
 }
+
+// missDropped notes what the store had and found damaged when it was opened.
+func (s *Store) missDropped(ctx context.Context) error {
+	packs, ok := s.blocks.(*packBlocks)
+	if !ok {
+		return nil
+	}
+	for _, k := range packs.p.Dropped() {
+		roots, err := s.queryRoots(ctx, `WHERE id IN (SELECT root FROM storage_blocks WHERE block = ?)`, []byte(k))
+		if err != nil {
+			return err
+		}
+		if len(roots) == 0 {
+			continue // it was never said to be stored
+		}
+		c := cid.NewCidV1(cid.Raw, []byte(k))
+		for _, r := range roots {
+			if keyOf(r.CID) == key(k) {
+				c = r.CID
+			}
+		}
+		s.foundDamaged(c)
+	}
+	return nil
+}

@@ -107,6 +107,9 @@ func Open(cfg Config) (*Store, error) {
 	} else if s.blocks, err = openPacks(context.Background(), cfg.Dir, cfg.Log); err != nil {
 		return nil, err
 	}
+	if err := s.missDropped(context.Background()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 

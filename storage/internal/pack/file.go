@@ -78,8 +78,9 @@ func (p *file) flush(end int64) error {
 const scanStep = 256 << 10
 
 // scan reads records from the start, each wholly, up to the first head that is
-// none, and returns those whose data is whole, and where the last of them ends.
-func scan(r io.ReaderAt, size int64) (entries []entry, end int64, err error) {
+// none, and returns those whose data is whole, the keys of the others, and where
+// the last whole one ends.
+func scan(r io.ReaderAt, size int64) (entries []entry, bad []string, end int64, err error) {
 	buf := make([]byte, 0, scanStep)
 	var from int64 // of buf in the pack
 	// window returns the bytes from off on, n at most.
@@ -101,7 +102,7 @@ func scan(r io.ReaderAt, size int64) (entries []entry, end int64, err error) {
 	for at := end; at < min(size, math.MaxUint32); {
 		b, err := window(at, recordHead+MaxKey)
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		rec, err := parseHead(b, at)
 		if err != nil || rec.magic != blockMagic || rec.end() > size {
@@ -110,15 +111,18 @@ func scan(r io.ReaderAt, size int64) (entries []entry, end int64, err error) {
 		at = rec.end()
 		data, err := window(rec.dataStart, int64(rec.size))
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		if !rec.whole(data) {
+			if len(bad) < maxDropped {
+				bad = append(bad, rec.key)
+			}
 			continue
 		}
 		entries = append(entries, entry{key: rec.key, off: uint32(rec.off), size: uint32(rec.size)})
 		end = at
 	}
-	return entries, min(end, size), nil
+	return entries, bad, min(end, size), nil
 }
 
 // readIndex returns the records of a sealed pack, or errTorn.

@@ -466,7 +466,7 @@ func FuzzScan(f *testing.F) {
 	f.Add(b[:len(b)-3])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		size := int64(len(b))
-		entries, end, err := scan(bytes.NewReader(b), size)
+		entries, _, end, err := scan(bytes.NewReader(b), size)
 		if err != nil || end > size {
 			t.Fatalf("scan ends at %d of %d, %v", end, size, err)
 		}

@@ -47,6 +47,8 @@ type Store struct {
 	index map[spot]place
 	packs map[uint32]*file
 
+	dropped []string // keys of records that Open found damaged
+
 	appends sync.Mutex // orders writes to the active pack
 	active  *file      // nil: none yet
 	next    uint32     // pack number
@@ -189,9 +191,11 @@ func (s *Store) loadFile(id uint32, last bool) error {
 
 // recover cuts a pack without an index after its last whole record.
 func (s *Store) recover(p *file, f *os.File, size int64) (end int64, err error) {
-	if p.entries, end, err = scan(f, size); err != nil {
+	var bad []string
+	if p.entries, bad, end, err = scan(f, size); err != nil {
 		return 0, fmt.Errorf("read %s: %w", p.path, err)
 	}
+	s.dropped = append(s.dropped, bad[:min(len(bad), maxDropped-min(len(s.dropped), maxDropped))]...)
 	if end < size {
 		s.o.Log.Warn("the end of a pack was not whole and is cut off", "pack", p.path, "bytes", size-end)
 	}
@@ -354,7 +358,7 @@ func (s *Store) entriesOf(p *file) ([]entry, error) {
 	entries, err := readIndex(at{p}, size, p.mark)
 	if errors.Is(err, errTorn) {
 		s.o.Log.Error("the index of a pack is damaged", "pack", p.path)
-		entries, _, err = scan(at{p}, size)
+		entries, _, _, err = scan(at{p}, size)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the index of %s: %w", p.path, err)
@@ -370,6 +374,21 @@ func (a at) ReadAt(b []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// maxDropped bounds the keys that Dropped tells.
+const maxDropped = 10_000
+
+// Dropped lists keys whose only record Open found damaged: they are not there.
+func (s *Store) Dropped() (keys []string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, k := range s.dropped {
+		if _, ok := s.index[spotOf(k)]; !ok {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // Used is what the packs take on disk, in bytes.
