@@ -53,4 +53,4 @@ soak: ## 10,000 jobs through a mesh whose databases are on disk: nothing held gr
 	KITH_SOAK=10000 go test -count=1 -timeout 2h -v -run 'TestSoak$$' ./testnet/sim
 
 survive: ## the scenarios of testnet: real processes die, disks fill
-	KITH_SURVIVE=1 go test -count=1 -timeout 30m -v -run 'Dies|DiskFull|AnswerOwed' ./testnet
+	KITH_SURVIVE=1 go test -count=1 -timeout 30m -v -run 'Dies|DiskFull|AnswerOwed|DamagedBlocks' ./testnet

@@ -27,7 +27,7 @@ const (
 )
 
 // doctorSteps are all steps, in order.
-var doctorSteps = []string{"disk", "token", "listen", "address", "api", "members", "clock", "reachability", "relay"}
+var doctorSteps = []string{"disk", "blocks", "token", "listen", "address", "api", "members", "clock", "reachability", "relay"}
 
 type states map[string]api.CheckState
 
@@ -76,7 +76,7 @@ func says(t *testing.T, c api.Check, detail, fix string) {
 }
 
 // offline is what Examine finds where all is well and no node runs.
-var offline = states{"disk": ok, "token": ok, "listen": ok, "address": warned, "api": warned,
+var offline = states{"disk": ok, "blocks": skipped, "token": ok, "listen": ok, "address": warned, "api": warned,
 	"members": skipped, "clock": skipped, "reachability": skipped, "relay": skipped}
 
 // ill is one thing that is broken, on a home and config where the rest is well.
@@ -233,7 +233,7 @@ func TestExamine(t *testing.T) {
 	t.Run("address", func(t *testing.T) {
 		cfg := healthy(t)
 		cfg.Listen = []string{"/ip4/0.0.0.0/tcp/0"}
-		by := diagnosed(t, Examine(t.Context(), cfg), offline.with("address", Examine(t.Context(), cfg)[3].State))
+		by := diagnosed(t, Examine(t.Context(), cfg), offline.with("address", Examine(t.Context(), cfg)[4].State))
 		if by["address"].State == skipped {
 			t.Error("the addresses were not looked at")
 		}
@@ -326,7 +326,7 @@ func TestExamineBesideARunningNode(t *testing.T) {
 }
 
 // alone is what a node on loopback finds that is its mesh's only one.
-var alone = states{"disk": ok, "token": ok, "listen": ok, "address": warned, "api": ok,
+var alone = states{"disk": ok, "blocks": ok, "token": ok, "listen": ok, "address": warned, "api": ok,
 	"members": warned, "clock": skipped, "reachability": skipped, "relay": skipped}
 
 func doctor(t *testing.T, n *running) []api.Check {

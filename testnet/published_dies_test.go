@@ -202,6 +202,7 @@ func TestSubmitterDies(t *testing.T) {
 		l.must(cmd.Start())
 		var id string
 		for lines := bufio.NewScanner(says); id == "" && lines.Scan(); {
+			t.Log(lines.Text())
 			if _, rest, ok := strings.Cut(lines.Text(), "job "); ok {
 				id = strings.Fields(rest)[0]
 			}
