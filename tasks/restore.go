@@ -183,38 +183,60 @@ func (o *Origin) restoreAttempt(r Attempt) {
 		return
 	}
 	w, l := o.work(r.Ref.Index), o.leases[r.Lease]
-	if l == nil || o.peers[l.peer].id != r.Worker {
+	if l != nil && o.peers[l.peer].id != r.Worker {
 		return
 	}
-	a := w.attempt(l, r.Replica)
+	var a *attempt // nil: so many came after it that its history is forgotten
+	if l != nil {
+		a = w.attempt(l, r.Replica)
+	}
+	if r.Reason != OK {
+		o.restoreFailure(r, w, a)
+		return
+	}
 	if a == nil || !a.held() && a.promise == nil {
 		return
 	}
-	p := o.peers[l.peer]
-	switch {
-	case r.Reason == OK:
-		for k := range w.attempts { // an older commitment of the same worker no longer counts
-			if b := &w.attempts[k]; b != a && b.peer == a.peer && b.promised() {
-				o.settle(r.Ref.Index, b, AttemptLost, OK)
-			}
+	for k := range w.attempts { // an older commitment of the same worker no longer counts
+		if b := &w.attempts[k]; b != a && b.peer == a.peer && b.promised() {
+			o.settle(r.Ref.Index, b, AttemptLost, OK)
 		}
-		o.settle(r.Ref.Index, a, AttemptAnswered, OK)
-		a.output = r.Output
-		p.answered++
-		w.answers = append(w.answers, answer{peer: l.peer, replica: r.Replica, lease: r.Lease,
-			output: r.Output, size: r.Size, folder: r.Folder})
-	case r.Reason.Blames():
-		o.settle(r.Ref.Index, a, AttemptRejected, r.Reason)
+	}
+	o.settle(r.Ref.Index, a, AttemptAnswered, OK)
+	a.output = r.Output
+	o.peers[l.peer].answered++
+	w.answers = append(w.answers, answer{peer: l.peer, replica: r.Replica, lease: r.Lease,
+		output: r.Output, size: r.Size, folder: r.Folder})
+}
+
+// restoreFailure counts an attempt that failed; also one that a later lease of
+// the same worker has closed by now, or whose history is forgotten: retries are
+// as many as the job said, however often its origin starts.
+func (o *Origin) restoreFailure(r Attempt, w *work, a *attempt) {
+	state := AttemptFailed
+	if r.Reason.Blames() {
+		state = AttemptRejected
+	}
+	if a != nil && (a.held() || a.promise != nil || a.state == AttemptLost) {
+		o.settle(r.Ref.Index, a, state, r.Reason)
+	}
+	p := o.meet(r.Worker)
+	switch {
+	case p == nil:
+	case state == AttemptRejected:
 		p.rejected++
 	default:
-		o.settle(r.Ref.Index, a, AttemptFailed, r.Reason)
 		p.failed++
-		if r.Reason == WorkerFault && w.faults < 255 {
-			w.faults++
-		}
-		if r.Reason < WorkerBusy {
+	}
+	if state == AttemptRejected {
+		return
+	}
+	if r.Reason == WorkerFault && w.faults < 255 {
+		w.faults++
+	}
+	if r.Reason < WorkerBusy {
+		if o.failures++; w.fails < 255 {
 			w.fails++
-			o.failures++
 		}
 	}
 }

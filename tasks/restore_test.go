@@ -1,6 +1,7 @@
 package tasks_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -33,5 +34,33 @@ func TestOwnLeasesEndWithTheNode(t *testing.T) {
 	}
 	if !held {
 		t.Error("what the worker had done was not taken")
+	}
+}
+
+// A worker's failure counts after a restart also when the same worker was leased
+// the task again before it, and when so many leases followed that its history is
+// forgotten.
+func TestFailuresCountAfterRestart(t *testing.T) {
+	for name, leases := range map[string]int{"leased again": 2, "history forgotten": 40} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1000, 0)
+			spec := tasks.Spec{Program: "p", Tasks: 1, Nondeterministic: true, Retry: tasks.Retry{Max: 1}}.WithDefaults()
+			r := tasks.Records{Tasks: []tasks.Task{{}}, Attempts: []tasks.Attempt{{Lease: "t1-1", Worker: "worker", Reason: tasks.ExitCode}}}
+			for i := range leases {
+				r.Grants = append(r.Grants, tasks.GrantRecord{Lease: tasks.LeaseID(fmt.Sprintf("t1-%d", i+1)), Worker: "worker", Indexes: []uint32{0}, Replicas: []uint32{uint32(i)}})
+			}
+			o, err := tasks.RestoreOrigin(tasks.OriginConfig{Self: "me", Rand: rand.New(rand.NewPCG(1, 1))}, tasks.Job{ID: "job", Term: 1, Spec: spec}, r, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := o.Tasks(tasks.StageMap, 0, 1)[0].Attempts; leases == 2 && (len(a) != 2 || a[0].State != tasks.AttemptFailed || a[1].State != tasks.AttemptHeld) {
+				t.Errorf("attempts are shown as %+v, want one that failed and one held", a)
+			}
+			last := r.Grants[leases-1]
+			o.Step(now, tasks.ReceiptIn{Receipt: tasks.Receipt{Job: "job", Lease: last.Lease, Replica: last.Replicas[0], Worker: "worker", Reason: tasks.ExitCode}})
+			if s := o.Status(); s.State != tasks.Failed {
+				t.Errorf("after its second failure, with one retry, the job is %v, want failed", s.State)
+			}
+		})
 	}
 }

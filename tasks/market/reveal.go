@@ -45,7 +45,10 @@ func (b *bench) reveals(rs []tasks.Receipt) (out []wire.Reveal) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range rs {
-		k := b.kept[wire.KeyOf(r)]
+		k, owed := b.kept[wire.KeyOf(r)]
+		if !owed { // it has its verdict by now
+			continue
+		}
 		body, err := wire.MarshalReceipt(r)
 		if err != nil || k.nonce == nil || wire.HashReceipt(body, k.nonce, r.Worker) != k.hash {
 			b.s.log.Error("receipt is not what was committed to", "job", r.Job, "lease", r.Lease, "err", err)
