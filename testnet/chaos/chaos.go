@@ -18,7 +18,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,7 +39,7 @@ type Run struct {
 	Kept   bool          // begin with the scene of kept receipts
 	Skip   string        // durable steps that every node leaves out, for mutants
 	Seed   uint64        // of what is killed when
-	Bound  time.Duration // from the last start until all that was acknowledged is over; default 90 s
+	Bound  time.Duration // from the last start until all that was acknowledged is over; default 150 s
 	Out    io.Writer     // progress
 }
 
@@ -73,14 +72,15 @@ func (c Run) Run(ctx context.Context) (Report, error) {
 		c.Hands = 3
 	}
 	if c.Bound == 0 {
-		c.Bound = 90 * time.Second
+		c.Bound = 150 * time.Second
 	}
 	nodes, err := testnet.NewProcesses(c.Dir, c.Nodes)
 	if err != nil {
 		return Report{}, err
 	}
-	r := &run{Run: c, nodes: nodes, armed: map[string]int{}, rand: rand.New(rand.NewPCG(c.Seed, 1))}
-	r.report.Hits = map[string]int{}
+	r := &run{Run: c, nodes: nodes, rand: rand.New(rand.NewPCG(c.Seed, 1)), begin: time.Now()}
+	r.aim = newAim(c.Points, c.Each, r.rand)
+	r.report.Hits = r.aim.hits
 	defer func() { _ = testnet.StopAll(nodes) }() // after an error: a run ends with all of them stopped
 	for _, p := range nodes {
 		p.Env = r.env()
@@ -105,7 +105,8 @@ type run struct {
 	mu     sync.Mutex
 	rand   *rand.Rand
 	report Report
-	armed  map[string]int
+	aim    *aim
+	begin  time.Time
 	faults []string
 }
 
@@ -152,18 +153,72 @@ func (r *run) play(ctx context.Context) error {
 	}
 	each("clients", func(ctx context.Context) error { return r.killClients(ctx, clients) })
 	each("joins", func(ctx context.Context) error { return r.joins(ctx) })
+	if r.Skip != "" {
+		each("watch", func(ctx context.Context) error { return r.watch(ctx, func() { cancel(errSeen) }) })
+	}
 	wg.Wait()
 	r.report.Killing = time.Since(begin)
-	if err := context.Cause(killing); !errors.Is(err, errEnough) {
-		for _, c := range clients {
-			c.kill()
-		}
-		return err
+	err := context.Cause(killing)
+	if errors.Is(err, errEnough) {
+		return r.settle(ctx, clients)
 	}
-	return r.settle(ctx, clients)
+	for _, c := range clients {
+		c.kill()
+	}
+	if errors.Is(err, errSeen) {
+		return nil
+	}
+	return err
 }
 
-var errEnough = errors.New("killed enough")
+// Why killing ended.
+var (
+	errEnough = errors.New("killed enough")
+	errSeen   = errors.New("a mutant was seen")
+)
+
+// watch checks the logs while they are written, until they show a fault: what
+// is open then says nothing.
+func (r *run) watch(ctx context.Context, seen func()) error {
+	for wait(ctx, watchEvery); ctx.Err() == nil; wait(ctx, watchEvery) {
+		logs, err := r.logs()
+		if err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.report.Checked = Check(logs)
+		r.report.Faults = append(r.faults, r.report.Faults...)
+		r.report.Open = nil
+		found := len(r.report.Faults) > 0
+		r.mu.Unlock()
+		if found {
+			seen()
+			return nil
+		}
+	}
+	return nil
+}
+
+const watchEvery = 2 * time.Second
+
+// logs reads what was written so far.
+func (r *run) logs() (map[string][]Entry, error) {
+	logs := map[string][]Entry{}
+	names := []string{"joins"}
+	for i := range r.Nodes {
+		names = append(names, fmt.Sprintf("client%d", i))
+	}
+	if r.Kept {
+		names = append(names, "kept")
+	}
+	for _, name := range names {
+		var err error
+		if logs[name], err = ReadLog(r.log(name)); err != nil {
+			return nil, err
+		}
+	}
+	return logs, nil
+}
 
 // settle starts every node for good, waits until the clients have what they were
 // promised, and checks.
@@ -201,31 +256,14 @@ func (r *run) settle(ctx context.Context, clients []*process) error {
 	if err := testnet.StopAll(r.nodes); err != nil {
 		return err
 	}
-	logs := map[string][]Entry{}
-	for i := range r.Nodes {
-		name := fmt.Sprintf("client%d", i)
-		entries, err := ReadLog(r.log(name))
-		if err != nil {
-			return err
-		}
-		logs[name] = entries
-	}
-	joins, err := ReadLog(r.log("joins"))
+	logs, err := r.logs()
 	if err != nil {
 		return err
 	}
-	logs["joins"] = joins
-	if r.Kept {
-		if logs["kept"], err = ReadLog(r.log("kept")); err != nil {
-			return err
-		}
-	}
 	r.report.Checked = Check(logs)
 	r.report.Faults = append(r.faults, r.report.Faults...)
-	for _, p := range r.Points {
-		if n := r.report.Hits[p]; n < r.Each {
-			r.report.Open = append(r.report.Open, fmt.Sprintf("point %s was died at %d times, not %d", p, n, r.Each))
-		}
+	for _, m := range r.aim.missing() {
+		r.report.Open = append(r.report.Open, "points that were not died at often enough: "+m)
 	}
 	return nil
 }
@@ -241,7 +279,8 @@ func (r *run) fault(format string, args ...any) {
 // lives kills a node and starts it again until there were enough kills.
 func (r *run) lives(ctx context.Context, number int, p *testnet.Process, enough func()) error {
 	crashes := filepath.Join(r.Dir, fmt.Sprintf("crash%d", number))
-	after, outside := r.millis(200, 1500), true
+	var at []armed
+	after := r.millis(200, 1500)
 	for {
 		select {
 		case <-p.Exited():
@@ -265,7 +304,7 @@ func (r *run) lives(ctx context.Context, number int, p *testnet.Process, enough 
 		if !byUs && (point == "" || !errors.As(p.State(), &exit) || !killed(exit)) {
 			r.fault("%s ended by itself: %v\n%s", p.Name, p.State(), p.Tail())
 		}
-		if r.died(point, outside || point == "") {
+		if r.died(at, point, byUs) {
 			enough()
 		}
 		if ctx.Err() != nil {
@@ -279,9 +318,8 @@ func (r *run) lives(ctx context.Context, number int, p *testnet.Process, enough 
 		if ctx.Err() != nil {
 			return nil
 		}
-		var at string
-		at, after, outside = r.next(number)
-		p.Env = r.env("KITH_CRASH_AT="+at, "KITH_CRASH_LOG="+crashes)
+		at, after = r.next(number)
+		p.Env = r.env("KITH_CRASH_AT="+crashAt(at), "KITH_CRASH_LOG="+crashes)
 		if err := p.Start(r.Exe, "--cpu", "1"); err != nil {
 			return err
 		}
@@ -306,70 +344,37 @@ func lastLine(path string) (string, error) {
 }
 
 // died counts a death, and reports whether there were enough.
-func (r *run) died(point string, outside bool) bool {
+func (r *run) died(at []armed, point string, outside bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Kills++
-	if point != "" {
-		r.report.Hits[point]++
-	} else if outside {
+	if point == "" && outside {
 		r.report.Outside++
 	}
-	var missing []string
-	for _, p := range r.Points {
-		if n := r.Each - r.report.Hits[p]; n > 0 {
-			missing = append(missing, fmt.Sprintf("%d at %s", n, p))
-		}
-	}
+	r.aim.died(at, point)
+	missing := r.aim.missing()
 	if r.report.Kills%20 == 0 {
-		fmt.Fprintf(r.Out, "%d kills, %d outside; to go: %s\n", r.report.Kills, r.report.Outside, strings.Join(missing, ", "))
+		fmt.Fprintf(r.Out, "%v: %d kills, %d outside; to go: %s\n", time.Since(r.begin).Round(time.Second), r.report.Kills, r.report.Outside, strings.Join(missing, ", "))
 	}
-	mutant := r.Skip != "" && len(r.faults) > 0 // it was seen
-	return mutant || r.report.Kills >= r.Kills && len(missing) == 0 || r.report.Kills >= 4*r.Kills
+	return r.report.Kills >= r.Kills && len(missing) == 0 || r.report.Kills >= 4*r.Kills
 }
 
-// atOnce is how many points a life is armed with while many want to be died at.
-// When few are left, every life may end at any of them.
-const atOnce = 4
-
-// next says where a node's next life ends: at one of a few points that want it,
-// or at an instant.
-func (r *run) next(number int) (at string, after time.Duration, outside bool) {
+// next says where a node's next life ends: at a point, or at an instant.
+func (r *run) next(number int) (at []armed, after time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.rand.IntN(5) == 0 {
-		return "", time.Duration(r.rand.IntN(3000)) * time.Millisecond, true
+		return nil, time.Duration(r.rand.IntN(3000)) * time.Millisecond
 	}
-	var want []string
-	for _, p := range r.Points {
-		if r.report.Hits[p] < r.Each && (number == 0 || !redeems(p)) {
-			want = append(want, p)
+	return r.aim.next(func(point string) bool {
+		switch step, _, _ := strings.Cut(point, ":"); step {
+		case "state/redeem":
+			return number == 0 // it lets others join
+		case "state/setting":
+			return number == r.Nodes-1 // it has the client that pauses
 		}
-	}
-	if len(want) == 0 {
-		want = slices.Clone(r.Points)
-	}
-	r.rand.Shuffle(len(want), func(i, j int) { want[i], want[j] = want[j], want[i] })
-	if len(want) > 3*atOnce || len(want) == len(r.Points) {
-		want = want[:min(atOnce, len(want))]
-	}
-	for i, p := range want {
-		n := 1
-		if r.armed[p] < 2 { // then it may be one that seldom comes
-			n += r.rand.IntN(8)
-		}
-		r.armed[p]++
-		if i > 0 {
-			at += ","
-		}
-		at += fmt.Sprintf("%s:%d", p, n)
-	}
-	return at, time.Duration(5000+r.rand.IntN(6000)) * time.Millisecond, false
-}
-
-// redeems tells the points that only the node that lets others join passes.
-func redeems(point string) bool {
-	return point == "state/redeem:before" || point == "state/redeem:after"
+		return true
+	}), time.Duration(4000+r.rand.IntN(4000)) * time.Millisecond
 }
 
 // process is a client's.

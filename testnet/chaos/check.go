@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kith-mesh/kith/tasks"
 )
 
 // Checked is what the checker found.
@@ -25,11 +27,16 @@ type Checked struct {
 //   - What was said stays said: a job that was over never is anything else, its
 //     output never changes, nor does that of a decided task, nor the one answer to
 //     a published job; a withdrawn invite stays so.
-//   - What was let go of is gone after a collection.
+//   - What was let go of is gone after a collection, and its room is given back.
 //   - Each task counts once: its number stands once in the output, in its place,
-//     and without replicas one try of it was accepted; a lease is one worker's.
+//     and without replicas one try of it was accepted; a lease is one worker's; a
+//     try that was accepted, or that failed, stays so, and nobody is blamed for
+//     one: nobody lies here.
 func Check(logs map[string][]Entry) Checked {
 	c := &checker{}
+	if len(logs) == 0 {
+		c.fault("checker", "there are no logs")
+	}
 	for name, log := range logs {
 		c.client(name, log)
 	}
@@ -57,8 +64,9 @@ type jobLog struct {
 	gone    bool
 	outputs map[string]string // of decided tasks
 	leases  map[string]string // whose each is
+	tries   map[string]string // those that have ended for good, and how
 	last    []Task
-	read    bool // its content, as it should be
+	read    bool // its content
 }
 
 func (c *checker) client(name string, log []Entry) {
@@ -70,6 +78,7 @@ func (c *checker) client(name string, log []Entry) {
 	invites := map[string]string{} // what is known of each
 	paused := map[string]bool{"running": true}
 	joined := map[string]string{}
+	unread := map[string]string{} // by CID: content that was not there in time, and why
 	ended := false
 	for _, e := range log {
 		ended = e.Op == Finished
@@ -89,13 +98,17 @@ func (c *checker) client(name string, log []Entry) {
 				paused["running"] = true
 			}
 		case Acked:
+			if intents[e.Key].Want == nil {
+				c.fault(name, "%s was acknowledged and never asked for", e.Key)
+				continue
+			}
 			w := *intents[e.Key].Want
 			switch w.Kind {
 			case WantJob:
 				if jobs[e.Job] != nil {
 					c.fault(name, "job %s was acknowledged twice", e.Job)
 				}
-				jobs[e.Job] = &jobLog{want: w, id: e.Key + " " + e.Job, outputs: map[string]string{}, leases: map[string]string{}}
+				jobs[e.Job] = &jobLog{want: w, id: e.Key + " " + e.Job, outputs: map[string]string{}, leases: map[string]string{}, tries: map[string]string{}}
 				c.Jobs++
 				count(&c.Published, w.Published)
 				count(&c.Quorum, w.Quorum)
@@ -131,6 +144,7 @@ func (c *checker) client(name string, log []Entry) {
 			}
 		case Bytes:
 			c.Reads++
+			delete(unread, e.CID)
 			if j := jobs[e.Job]; j != nil {
 				c.content(name, j, e)
 			} else if in, ok := adds[e.CID]; ok {
@@ -143,7 +157,7 @@ func (c *checker) client(name string, log []Entry) {
 			switch {
 			case dropped[e.CID]:
 			case e.State == "": // its node was down, perhaps
-				c.open(name, "%s of %s was not read: %s", e.CID, e.Key, e.Text)
+				unread[e.CID] = fmt.Sprintf("%s of %s was not read: %s", e.CID, e.Key, e.Text)
 			default:
 				c.fault(name, "%s of %s can't be read: %s", e.CID, e.Key, e.Text)
 			}
@@ -160,9 +174,16 @@ func (c *checker) client(name string, log []Entry) {
 			if e.State == "here" {
 				c.fault(name, "%s was unpinned and collected, and is here", e.CID)
 			}
+		case Room:
+			if e.Size >= e.Was+e.Added/2 {
+				c.fault(name, "%d bytes were added to %d, let go of and collected, and %d are on disk", e.Added, e.Was, e.Size)
+			}
 		case Listed:
 			if is := invites[e.CID]; is != "either" && is != e.State {
 				c.fault(name, "invite %s is %s and listed as %s", e.CID, is, e.State)
+			}
+			if e.State == "revoked" { // also when that was not acknowledged
+				invites[e.CID] = e.State
 			}
 		case Setting:
 			if !paused[e.State] {
@@ -170,7 +191,13 @@ func (c *checker) client(name string, log []Entry) {
 			}
 		}
 	}
-	if !ended {
+	for _, why := range unread {
+		c.open(name, "%s", why)
+	}
+	switch {
+	case len(log) == 0:
+		c.open(name, "the log is empty: the client never began")
+	case !ended:
 		c.open(name, "the client did not end: something acknowledged is still open, or it failed")
 	}
 	for id, in := range adds {
@@ -190,6 +217,9 @@ func count(n *int, ok bool) {
 }
 
 func (c *checker) seen(name string, j *jobLog, e Entry) {
+	if j.gone {
+		c.fault(name, "job %s was gone, past its retention, and is %s again", j.id, e.State)
+	}
 	if j.over != nil && (j.over.State != e.State || j.over.CID != e.CID || j.over.Origin != e.Origin || j.over.Term != e.Term) {
 		c.fault(name, "job %s was %s with output %q of %q at term %d, then %s with %q of %q at term %d", j.id,
 			j.over.State, j.over.CID, j.over.Origin, j.over.Term, e.State, e.CID, e.Origin, e.Term)
@@ -213,6 +243,16 @@ func (c *checker) tried(name string, j *jobLog, e Entry) {
 				c.fault(name, "job %s: lease %s was %s's, then %s's", j.id, a.Lease, by, a.Worker)
 			}
 			j.leases[a.Lease] = a.Worker
+			try := fmt.Sprintf("%s, lease %s, replica %d", at, a.Lease, a.Replica)
+			if was := j.tries[try]; was != "" && was != a.State {
+				c.fault(name, "job %s: the try of %s was %s, then %s", j.id, try, was, a.State)
+			}
+			if a.State == "rejected" && tasks.Reason(a.Why).Blames() {
+				c.fault(name, "job %s: honest %s is blamed for the try of %s: %v", j.id, a.Worker, try, tasks.Reason(a.Why))
+			}
+			if a.State == "accepted" || a.State == "failed" {
+				j.tries[try] = a.State
+			}
 		}
 	}
 	if j.over != nil && len(e.Tasks) > 0 {
@@ -230,6 +270,7 @@ func (c *checker) content(name string, j *jobLog, e Entry) {
 	default:
 		return
 	}
+	j.read = true
 	w := j.want
 	if want := int64(w.Tasks * (line + w.Random)); e.Size != want {
 		c.fault(name, "job %s: the output has %d bytes, not %d", j.id, e.Size, want)
@@ -246,7 +287,6 @@ func (c *checker) content(name string, j *jobLog, e Entry) {
 		}
 	}
 	c.Tasks += w.Tasks
-	j.read = true
 }
 
 // end looks at what is known of a job when its client has ended.

@@ -62,23 +62,14 @@ func (r *run) joins(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		if r.covered(redeems) {
+		r.mu.Lock()
+		covered := r.aim.covered("state/redeem")
+		r.mu.Unlock()
+		if covered {
 			wait(ctx, 5*time.Second)
 		}
 	}
 	return nil
-}
-
-// covered reports whether the points were died at as often as they should be.
-func (r *run) covered(which func(string) bool) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range r.Points {
-		if which(p) && r.report.Hits[p] < r.Each {
-			return false
-		}
-	}
-	return true
 }
 
 // join starts a node of a new home with an invite, until it is up or ends.

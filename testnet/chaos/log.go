@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -24,8 +23,10 @@ type Entry struct {
 	Origin string `json:"origin,omitempty"` // of an answer to a published job
 	Term   uint64 `json:"term,omitempty"`
 	Size   int64  `json:"size,omitempty"`
-	Sum    string `json:"sum,omitempty"`  // SHA-256 of content
-	Data   []byte `json:"data,omitempty"` // content, when small
+	Was    int64  `json:"was,omitempty"`   // bytes on disk before
+	Added  int64  `json:"added,omitempty"` // bytes added and let go of since
+	Sum    string `json:"sum,omitempty"`   // SHA-256 of content
+	Data   []byte `json:"data,omitempty"`  // content, when small
 	Tasks  []Task `json:"tasks,omitempty"`
 	Text   string `json:"text,omitempty"`
 }
@@ -35,6 +36,7 @@ type Op string
 
 // The entries.
 const (
+	Begun    Op = "begun"    // the client was started; a line that was cut may stand before it
 	Intent   Op = "intent"   // the client is about to ask for Want under Key
 	Acked    Op = "acked"    // the node said yes: Job, CID or Text is its word
 	Failed   Op = "failed"   // the call failed; it may have worked
@@ -44,6 +46,7 @@ const (
 	NoBytes  Op = "no-bytes" // content could not be read within patience: Text
 	Tried    Op = "tried"    // a job's tasks as they were shown
 	Swept    Op = "swept"    // what was let go of, after a collection: State is here if it is
+	Room     Op = "room"     // bytes on disk (Size) after Added bytes more than Was were let go of and collected
 	Listed   Op = "listed"   // an invite as it is listed, with its state
 	Setting  Op = "setting"  // what policy says: State
 	Finished Op = "finished" // the client ended, with nothing open
@@ -93,6 +96,7 @@ type Try struct {
 	Replica uint32 `json:"r"`
 	Worker  string `json:"w"`
 	State   string `json:"s"`
+	Why     uint32 `json:"y,omitempty"` // tasks.Reason
 }
 
 // Log is a file of entries, each on disk before the next step.
@@ -112,10 +116,14 @@ func OpenLog(path string) (*Log, []Entry, error) {
 		return nil, nil, err
 	}
 	// A line that was cut is no word: it ends here.
+	l := &Log{f: f}
 	if _, err := f.WriteString("\n"); err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
-	return &Log{f: f}, entries, nil
+	if err := l.Append(Entry{Op: Begun}); err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return l, entries, nil
 }
 
 // Append writes entries durably.
@@ -137,28 +145,36 @@ func (l *Log) Append(entries ...Entry) error {
 // Close closes the file.
 func (l *Log) Close() error { return l.f.Close() }
 
-// ReadLog reads a log. Lines that a kill cut are left out: what they would have
-// said was not relied on.
+// ReadLog reads a log. The line that a kill cut, the last of a client's life, is
+// left out: what it would have said was not relied on. Any other that is not an
+// entry is an error.
 func ReadLog(path string) (out []Entry, err error) {
-	f, err := os.Open(path)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	r := bufio.NewScanner(f)
-	r.Buffer(nil, 16<<20)
-	for r.Scan() {
-		line := bytes.TrimSpace(r.Bytes())
-		if len(line) == 0 {
+	lines := bytes.Split(b, []byte{'\n'})
+	cut := 0 // number of a line that is no entry
+	for i, text := range lines {
+		if len(text) == 0 {
 			continue
 		}
 		var e Entry
-		if json.Unmarshal(line, &e) == nil {
-			out = append(out, e)
+		if err := json.Unmarshal(text, &e); err != nil {
+			if cut > 0 {
+				return out, fmt.Errorf("read %s: line %d is not an entry: %w", path, i+1, err)
+			}
+			cut = i + 1
+			continue
 		}
+		if cut > 0 && e.Op != Begun {
+			return out, fmt.Errorf("read %s: line %d is not an entry, and the client went on writing after it", path, cut)
+		}
+		cut = 0
+		out = append(out, e)
 	}
-	if err := r.Err(); err != nil {
-		return out, fmt.Errorf("read %s: %w", path, err)
+	if cut > 0 && cut < len(lines) {
+		return out, fmt.Errorf("read %s: line %d is not an entry, though it was written to its end", path, cut)
 	}
 	return out, nil
 }
