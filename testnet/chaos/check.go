@@ -31,7 +31,7 @@ type Checked struct {
 //   - Each task counts once: its number stands once in the output, in its place,
 //     and without replicas one try of it was accepted; a lease is one worker's; a
 //     try that was accepted, or that failed, stays so, and nobody is blamed for
-//     one: nobody lies here.
+//     what it said: nobody lies here.
 func Check(logs map[string][]Entry) Checked {
 	c := &checker{}
 	if len(logs) == 0 {
@@ -247,7 +247,8 @@ func (c *checker) tried(name string, j *jobLog, e Entry) {
 			if was := j.tries[try]; was != "" && was != a.State {
 				c.fault(name, "job %s: the try of %s was %s, then %s", j.id, try, was, a.State)
 			}
-			if a.State == "rejected" && tasks.Reason(a.Why).Blames() {
+			// A worker that dies when it was asked to show is not told from one that will not.
+			if why := tasks.Reason(a.Why); a.State == "rejected" && why.Blames() && why != tasks.NotRevealed {
 				c.fault(name, "job %s: honest %s is blamed for the try of %s: %v", j.id, a.Worker, try, tasks.Reason(a.Why))
 			}
 			if a.State == "accepted" || a.State == "failed" {

@@ -202,21 +202,31 @@ func (c *chaosClient) last(ctx context.Context) {
 	if c.cfg.Owner {
 		c.policy(ctx)
 	}
-	for _, t := range c.things {
-		if ctx.Err() != nil {
-			return
-		}
+	many(c.things, func(t *thing) {
 		switch {
+		case ctx.Err() != nil:
 		case t.want.Kind != WantJob:
 			c.look(ctx, t)
 		case t.gone:
 			c.back(ctx, t)
-		default:
-			if c.see(ctx, t, true) {
-				c.content(ctx, t)
-			}
+		case c.see(ctx, t, true):
+			c.content(ctx, t)
 		}
-	}
+	})
 	c.swept(ctx)
 	c.room(ctx)
+}
+
+// many does something with some things at once.
+func many(things []*thing, do func(*thing)) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for _, t := range things {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			do(t)
+		})
+	}
+	all.Wait()
 }

@@ -4,15 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"sync"
+	"math/rand/v2"
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/tasks"
 )
 
 const (
-	sweepAtOnce = 16      // reads of what should be gone; each waits for the mesh's word
-	roomLeast   = 8 << 20 // bytes let go of, to see their room come back; a quarter of the store when that is more
+	sweepMost = 48      // of what was let go of is tried; each try waits for the mesh's word
+	roomLeast = 8 << 20 // bytes let go of, to see their room come back; a quarter of the store when that is more
 )
 
 // swept collects garbage and tries to read what was let go of.
@@ -20,27 +20,25 @@ func (c *chaosClient) swept(ctx context.Context) {
 	if _, err := ask(ctx, c.api.GC); err != nil {
 		return
 	}
-	var reads sync.WaitGroup
-	slots := make(chan struct{}, sweepAtOnce)
+	var let []*thing
 	for _, t := range c.things {
-		if !t.let {
-			continue
+		if t.let {
+			let = append(let, t)
 		}
-		slots <- struct{}{}
-		reads.Go(func() {
-			defer func() { <-slots }()
-			if ctx.Err() != nil {
-				return
-			}
-			switch b, err := c.cat(ctx, t.id, []string{""}); {
-			case err == nil:
-				c.write(Entry{Op: Swept, CID: t.id, State: "here", Size: int64(len(b))})
-			case notFound(err):
-				c.write(Entry{Op: Swept, CID: t.id})
-			}
-		})
 	}
-	reads.Wait()
+	r := rand.New(rand.NewPCG(c.cfg.Seed, 0))
+	r.Shuffle(len(let), func(i, j int) { let[i], let[j] = let[j], let[i] })
+	many(let[:min(sweepMost, len(let))], func(t *thing) {
+		if ctx.Err() != nil {
+			return
+		}
+		switch b, err := c.cat(ctx, t.id, []string{""}); {
+		case err == nil:
+			c.write(Entry{Op: Swept, CID: t.id, State: "here", Size: int64(len(b))})
+		case notFound(err):
+			c.write(Entry{Op: Swept, CID: t.id})
+		}
+	})
 }
 
 // room adds much, lets go of it, and looks at what the disk then holds: also
