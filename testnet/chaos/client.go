@@ -37,6 +37,7 @@ const (
 	briefRead = 30 * time.Second       // after which a brief job is left alone until the end
 	lastTime  = 3 * time.Minute        // for the end, if nobody kills it before
 	lookEvery = 100 * time.Millisecond // at a job that runs
+	sideEvery = 100                    // ms, about, between things that are not jobs: jobs need the machine
 	line      = 9                      // bytes of a task's number, with its end
 )
 
@@ -173,9 +174,13 @@ func (c *chaosClient) write(e Entry) {
 // none.
 func (c *chaosClient) hand(ctx context.Context, r *rand.Rand, jobs bool) {
 	for !c.stopped() && ctx.Err() == nil {
-		switch n := r.IntN(100); {
-		case jobs && n < 80:
+		n := r.IntN(100)
+		if jobs && n < 80 {
 			c.job(ctx, r)
+			continue
+		}
+		wait(ctx, time.Duration(r.IntN(2*sideEvery))*time.Millisecond)
+		switch {
 		case n < 20:
 			c.add(ctx, r)
 		case n < 35:

@@ -30,6 +30,9 @@ func (c *chaosClient) job(ctx context.Context, r *rand.Rand) {
 	case share(30):
 		w.Sleep = 100 + r.IntN(900)
 	}
+	if w.Published && share(50) { // its way is long: some are answered between two deaths
+		w.Tasks, w.Reduce = 1, false
+	}
 	key := c.intend(w, Entry{})
 	w.First = c.cfg.Number*1_000_000 + serialOf(key)*10
 	e, ok := c.once(ctx, key, func(ctx context.Context) (Entry, error) {
