@@ -256,10 +256,22 @@ func (d *desk) checkSubmitter(ctx context.Context) error {
 			return fmt.Errorf("submitter %s can't be reached: %w", id, err)
 		}
 	}
-	if err := d.s.may(id, auth.Submit); err != nil {
-		return &fatalSplit{tasks.NotMember, fmt.Errorf("submitter %s: %w", id, err)}
+	return submitterRefused(id, d.s.may(id, auth.Submit))
+}
+
+// submitterRefused says what it means that a submitter may not submit. Its
+// token's word is the last; but one that is no member since it said hello has
+// died or been cut off meanwhile, and may be back.
+func submitterRefused(id peer.ID, err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("submitter %s: %w", id, err)
+	var r *p2p.Refusal
+	if errors.As(err, &r) && r.Code == p2p.CodeNotMember {
+		return err
+	}
+	return &fatalSplit{tasks.NotMember, err}
 }
 
 // learn takes a signed peer record of id, so that it can be dialled.

@@ -247,8 +247,7 @@ func (c *checker) tried(name string, j *jobLog, e Entry) {
 			if was := j.tries[try]; was != "" && was != a.State {
 				c.fault(name, "job %s: the try of %s was %s, then %s", j.id, try, was, a.State)
 			}
-			// A worker that dies when it was asked to show is not told from one that will not.
-			if why := tasks.Reason(a.Why); a.State == "rejected" && why.Blames() && why != tasks.NotRevealed {
+			if a.State == "rejected" && lie(tasks.Reason(a.Why)) {
 				c.fault(name, "job %s: honest %s is blamed for the try of %s: %v", j.id, a.Worker, try, tasks.Reason(a.Why))
 			}
 			if a.State == "accepted" || a.State == "failed" {
@@ -317,4 +316,11 @@ func (c *checker) end(name string, j *jobLog) {
 			c.fault(name, "job %s: %s task %d has %d accepted tries, not 1: %+v", j.id, t.Stage, t.Index, accepted, t.Tries)
 		}
 	}
+}
+
+// lie tells the reasons that no worker can be given for dying at the wrong
+// moment: silence when it was asked for its answer, or for the answer's bytes,
+// is blamed too, and can't be told from a death.
+func lie(why tasks.Reason) bool {
+	return why.Blames() && why != tasks.NotRevealed && why != tasks.OutputMissing
 }

@@ -141,6 +141,9 @@ func TestChecker(t *testing.T) {
 			e.Tasks[1].Tries[0].State, e.Tasks[1].Tries[0].Why = "rejected", uint32(tasks.NotCommitted)
 		}),
 			fault: "job c0-1 job1: honest worker0 is blamed for the try of map task 1, lease t1-10, replica 0: "},
+		"a worker that died when asked": {log: change(goodJob(), Tried, 2, func(e *Entry) {
+			e.Tasks[1].Tries[0].State, e.Tasks[1].Tries[0].Why = "rejected", uint32(tasks.NotRevealed)
+		})},
 		"an answer that came late": {log: change(goodJob(), Tried, 2, func(e *Entry) {
 			e.Tasks[1].Tries[0].State, e.Tasks[1].Tries[0].Why = "rejected", uint32(tasks.LateReceipt)
 		})},
