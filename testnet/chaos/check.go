@@ -300,7 +300,7 @@ func (c *checker) end(name string, j *jobLog) {
 		c.open(name, "job %s was acknowledged and is not over", j.id)
 		return
 	case j.over.State != want:
-		c.fault(name, "job %s is %s, not %s", j.id, j.over.State, want)
+		c.fault(name, "job %s is %s, not %s: %s", j.id, j.over.State, want, j.over.Text)
 	case want == "done" && !j.read && !j.gone:
 		c.open(name, "job %s is done and its output was never read", j.id)
 	}

@@ -115,6 +115,9 @@ func (c *chaosClient) see(ctx context.Context, t *thing, withTasks bool) bool {
 		return ctx.Err() != nil
 	}
 	e := Entry{Op: Seen, Job: t.id, State: job.State, CID: job.Output, Size: job.Size}
+	if job.Reason != nil {
+		e.Text = job.Reason.Text + ": " + job.Detail
+	}
 	if t.want.Published && job.Over() {
 		e.Origin, e.Term = job.Origin, job.Term
 	}
