@@ -44,6 +44,7 @@ type board struct {
 	order  []*job         // asked for, oldest first
 	jobs   map[cid.Cid]*job
 	lacks  map[peer.ID]map[cid.Cid]bool
+	givers map[peer.ID]bool // at work
 	wake   chan struct{} // closed and replaced when there may be work
 	ended  bool
 	bytes  int64 // that peers brought
@@ -65,7 +66,7 @@ type job struct {
 
 func newBoard(ctx context.Context, s *Service, want Want, plan *storage.Plan, w *storage.Session, progress func(done, total int64)) *board {
 	return &board{s: s, st: s.st, w: w, ctx: ctx, want: want, progress: progress, plan: plan, over: make(chan struct{}),
-		jobs: map[cid.Cid]*job{}, lacks: map[peer.ID]map[cid.Cid]bool{}, wake: make(chan struct{})}
+		jobs: map[cid.Cid]*job{}, lacks: map[peer.ID]map[cid.Cid]bool{}, givers: map[peer.ID]bool{}, wake: make(chan struct{})}
 }
 
 // begin takes what is stored; done means that nothing is missing.
@@ -214,7 +215,13 @@ func (b *board) take(ctx context.Context, id peer.ID, n int, patience time.Durat
 
 // assign is take without waiting. b.mu is held.
 func (b *board) assign(id peer.ID, n int) []cid.Cid {
+	b.givers[id] = true
 	b.look()
+	if givers := len(b.givers); givers > 1 && len(b.free) < lookahead {
+		// What is left is all known: smaller and smaller asks, so that the givers
+		// end together, however fast each is.
+		n = min(n, max(len(b.free)/(2*givers), 1))
+	}
 	lacks := b.lacks[id]
 	var out []cid.Cid
 	now := time.Now()
@@ -382,6 +389,7 @@ func (b *board) leave(id peer.ID) {
 		}
 	}
 	delete(b.lacks, id)
+	delete(b.givers, id)
 	b.rouse()
 }
 

@@ -28,7 +28,7 @@ var blocks = Bench{
 	Name: "blocks", Short: "moving a file between two processes, beside a raw stream, a plain write and Kubo",
 	Cases: []string{"reader/256MiB", "reader/1GiB", "store/1GiB", "kubo/1GiB", "three-givers"},
 	Run: func(ctx context.Context, o Options, emit func(Line)) error {
-		return runBlocks(ctx, o, blocksSizes{small: 256 * mib, large: gib, shaped: 64 * mib, rounds: 5, rate: 100e6 / 8}, emit)
+		return runBlocks(ctx, o, blocksSizes{small: 256 * mib, large: gib, shaped: 128 * mib, rounds: 5, rate: 100e6 / 8}, emit)
 	},
 }
 
