@@ -45,7 +45,7 @@ type board struct {
 	jobs   map[cid.Cid]*job
 	lacks  map[peer.ID]map[cid.Cid]bool
 	givers map[peer.ID]bool // at work
-	wake   chan struct{} // closed and replaced when there may be work
+	wake   chan struct{}    // closed and replaced when there may be work
 	ended  bool
 	bytes  int64 // that peers brought
 	proved bool  // a peer gave the root's first block without a ticket
