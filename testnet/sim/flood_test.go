@@ -245,7 +245,7 @@ func TestFlood(t *testing.T) {
 					}
 				}
 			}()
-			v := origin.Await(f.job, time.Hour)
+			v := origin.Await(f.job, 90*time.Second)
 			d = time.Since(began)
 			stop()
 			<-watched
