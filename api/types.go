@@ -272,7 +272,7 @@ type Attempt struct {
 	Worker  string    `json:"worker"`
 	Lease   string    `json:"lease"`
 	Replica uint32    `json:"replica"`
-	State   string    `json:"state" enum:"held,late,answered,accepted,rejected,failed,lost,refused,revoked"`
+	State   string    `json:"state" enum:"held,late,committed,revealing,answered,accepted,rejected,failed,lost,refused,revoked"`
 	RTTMs   float64   `json:"rttMs,omitempty" doc:"when it was leased, milliseconds"`
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`

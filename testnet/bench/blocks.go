@@ -292,15 +292,11 @@ const rawName = "raw libp2p stream, TCP and TLS"
 
 // runReader measures (a): from the giver's store to a verified reader.
 func runReader(ctx context.Context, o Options, name string, size int64, rounds int, emit func(Line)) (err error) {
-	s, err := newSides(o)
+	s, giver, taker, root, err := couple(ctx, o, size)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	giver, taker, root, err := s.couple(ctx, size)
-	if err != nil {
-		return err
-	}
 	raw, read := &series{size: size}, &series{size: size}
 	err = s.interleave(rounds, []passage{
 		{to: raw, run: func() (moved, error) { return move(taker, order{Do: "raw", Size: size}, giver) }},
@@ -314,30 +310,35 @@ func runReader(ctx context.Context, o Options, name string, size int64, rounds i
 	return nil
 }
 
-// couple starts a giver that has a file, and a taker, and lets them meet.
-func (s *sides) couple(ctx context.Context, size int64) (giver, taker *side, root string, err error) {
+// couple starts a giver that has a file, and a taker. The caller closes s, unless
+// there was an error.
+func couple(ctx context.Context, o Options, size int64) (s *sides, giver, taker *side, root string, err error) {
+	if s, err = newSides(o); err != nil {
+		return nil, nil, nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
 	if giver, err = s.startChild(ctx); err != nil {
-		return nil, nil, "", err
+		return s, nil, nil, "", err
 	}
 	if taker, err = s.startChild(ctx); err != nil {
-		return nil, nil, "", err
+		return s, nil, nil, "", err
 	}
 	d, err := giver.ask(order{Do: "add", Size: size})
-	return giver, taker, d.Root, err
+	return s, giver, taker, d.Root, err
 }
 
 // runStore measures (b): from the giver's store to the taker's, durable.
 func runStore(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (err error) {
-	s, err := newSides(o)
+	size := z.large
+	s, giver, taker, root, err := couple(ctx, o, size)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	size := z.large
-	giver, taker, root, err := s.couple(ctx, size)
-	if err != nil {
-		return err
-	}
 	raw, plain, store := &series{size: size}, &series{size: size}, &series{size: size}
 	file := filepath.Join(s.dir, "plain")
 	warm := order{Do: "warm", Size: size, Path: filepath.Join(s.dir, "warm")}

@@ -137,16 +137,12 @@ func cpuOf(pid int) (seconds float64, ok bool) {
 // runKubo measures (c): `ipfs get` of a file from one Kubo to another, and ours
 // of the same file: both to the taker's store, durable, and on to a file.
 func runKubo(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (err error) {
-	s, err := newSides(o)
+	size := z.large
+	s, giver, taker, root, err := couple(ctx, o, size)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	size := z.large
-	giver, taker, root, err := s.couple(ctx, size)
-	if err != nil {
-		return err
-	}
 	var nodes []*kuboNode
 	defer func() {
 		for _, k := range nodes {

@@ -245,13 +245,17 @@ func TestFlood(t *testing.T) {
 					}
 				}
 			}()
+			end := sync.OnceFunc(func() { // before the mesh does, also when the job does not end
+				stop()
+				<-watched
+				cancel()
+				wait()
+				waitToo()
+			})
+			defer end()
 			v := origin.Await(f.job, 90*time.Second)
 			d = time.Since(began)
-			stop()
-			<-watched
-			cancel()
-			wait()
-			waitToo()
+			end()
 			if v.Status.State != tasks.Done || v.Status.Decided != honest {
 				t.Errorf("%+v", v.Status)
 			}
