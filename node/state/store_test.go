@@ -260,7 +260,7 @@ func TestAnswerStore(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		firsts := 0
+		firsts, accepted := 0, a
 		for i := range 20 {
 			b := a
 			b.Term = uint64(i + 1)
@@ -272,7 +272,7 @@ func TestAnswerStore(t *testing.T) {
 					t.Error(err)
 				} else if first {
 					firsts++
-					a = b
+					accepted = b
 				}
 			})
 		}
@@ -280,7 +280,7 @@ func TestAnswerStore(t *testing.T) {
 		if firsts != 1 {
 			t.Fatalf("%d answers were accepted", firsts)
 		}
-		rec.Answer, rec.Answered = &a, start.Add(time.Minute)
+		rec.Answer, rec.Answered = &accepted, start.Add(time.Minute)
 		if got, err := s.Published(ctx); err != nil || !reflect.DeepEqual(got, []wire.PublishedRecord{rec}) {
 			t.Errorf("published %+v, %v", got, err)
 		}

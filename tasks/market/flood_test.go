@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,8 +182,10 @@ func TestAdoptedJobsLeaveRoom(t *testing.T) {
 
 // What peers' receipts came to is forgotten in time, on disk and in memory.
 func TestTalliesAreTrimmed(t *testing.T) {
-	var later time.Duration
-	inMesh(t, 1, func(_ int, c *Config) { c.Now = func() time.Time { return time.Now().Add(later) } }, func(m *mesh) {
+	var later atomic.Int64
+	inMesh(t, 1, func(_ int, c *Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	}, func(m *mesh) {
 		ctx, n := context.Background(), m.all[0]
 		at := time.Now()
 		for i := range 3 {
@@ -196,7 +199,7 @@ func TestTalliesAreTrimmed(t *testing.T) {
 		if err != nil || len(gone) != 1 || gone[0] != "p0" {
 			t.Errorf("of three, two may stay: forgot %v, %v", gone, err)
 		}
-		later = tallyKept + 26*time.Hour
+		later.Store(int64(tallyKept + 26*time.Hour))
 		if err := n.svc.sweepOnce(ctx); err != nil {
 			t.Fatal(err)
 		}
