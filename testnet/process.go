@@ -230,10 +230,19 @@ func StopAll(nodes []*Process) error {
 	return errors.Join(errs...)
 }
 
-// StartMesh starts the first node with a new mesh and the others with its
-// invite, and waits until each is connected with all and has measured its round
-// trip to them. args gives further arguments of the i-th node; nil: none.
+// StartMesh is StartAll and WaitMet: for meshes small enough that everyone is
+// everyone's neighbour.
 func StartMesh(ctx context.Context, exe string, nodes []*Process, args func(i int) []string) error {
+	if err := StartAll(ctx, exe, nodes, args); err != nil {
+		return err
+	}
+	return WaitMet(ctx, nodes)
+}
+
+// StartAll starts the first node with a new mesh and the others with its invite,
+// and waits until each serves its API. args gives further arguments of the i-th
+// node; nil: none.
+func StartAll(ctx context.Context, exe string, nodes []*Process, args func(i int) []string) error {
 	if args == nil {
 		args = func(int) []string { return nil }
 	}
@@ -260,7 +269,7 @@ func StartMesh(ctx context.Context, exe string, nodes []*Process, args func(i in
 			return err
 		}
 	}
-	return WaitMet(ctx, nodes)
+	return nil
 }
 
 // WaitMet waits until each node is connected with all the others and has

@@ -14,8 +14,13 @@ import (
 	"github.com/kith-mesh/kith/testnet"
 )
 
-// idlePeers is how many other nodes the measured one is connected with.
+// idlePeers is how many other nodes the measured one's mesh has. They are more
+// than a node keeps links with, so not all stay connected with it.
 const idlePeers = 20
+
+// idleLinks is how many of them it is connected with at least when the measure
+// begins: as many as it wants near neighbours.
+const idleLinks = 12
 
 var idle = Bench{
 	Name: "idle", Short: fmt.Sprintf("what one node of %d costs while it has nothing to do, for 10 minutes", idlePeers+1),
@@ -46,14 +51,17 @@ func runIdle(ctx context.Context, o Options, peers int, emit func(Line)) (err er
 	o.say("starting %d nodes", len(nodes))
 	starting, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	if err := testnet.StartMesh(starting, o.Exe, nodes, nil); err != nil {
+	if err := testnet.StartAll(starting, o.Exe, nodes, nil); err != nil {
+		return err
+	}
+	if err := settled(starting, nodes[0], peers); err != nil {
 		return err
 	}
 	long := o.For
 	if long == 0 {
 		long = 10 * time.Minute
 	}
-	o.say("all have met; %s of nothing to do begin", long)
+	o.say("it knows all others; %s of nothing to do begin", long)
 	p := nodes[0]
 	first, err := use(ctx, p)
 	if err != nil {
@@ -101,6 +109,36 @@ func runIdle(ctx context.Context, o Options, peers int, emit func(Line)) (err er
 		emit(bytesLine(first, last, took, note))
 	}
 	return nil
+}
+
+// settled waits until a node knows where all peers stand and is connected with
+// most.
+func settled(ctx context.Context, p *testnet.Process, peers int) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		all, err := p.Client.Peers(ctx)
+		if err != nil {
+			return fmt.Errorf("peers of %s: %w", p.Name, err)
+		}
+		known, connected := 0, 0
+		for _, q := range all {
+			if q.RTTMs > 0 || q.PredictedMs > 0 {
+				known++
+			}
+			if q.Connected {
+				connected++
+			}
+		}
+		if known >= peers && connected >= min(peers, idleLinks) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s knows where %d of %d peers stand and is connected with %d: %w", p.Name, known, peers, connected, ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 // use reads a node's own metrics.
