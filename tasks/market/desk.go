@@ -179,9 +179,11 @@ func (d *desk) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read records: %w", err)
 	}
+	d.mu.Lock()
 	for _, r := range records.Results {
 		d.roots[r.Output] = true
 	}
+	d.mu.Unlock()
 	o, err := tasks.RestoreOrigin(d.s.originConfig(d.job.ID), d.job, records, time.Now())
 	if err != nil {
 		return d.end(ctx, tasks.Finish{State: tasks.Failed, Reason: tasks.BadSpec, Detail: clip(err.Error())})

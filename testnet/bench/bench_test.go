@@ -142,7 +142,7 @@ func TestIdleInterrupted(t *testing.T) {
 	o := options(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	log := lineFunc(func(line string) {
-		if strings.Contains(line, "all have met") {
+		if strings.Contains(line, "it knows all others") {
 			cancel()
 		}
 	})
