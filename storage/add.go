@@ -38,7 +38,8 @@ type AddOptions struct {
 	// Until is when the pin ends. Default never.
 	Until time.Time
 	// Progress is called with bytes read so far and in all, -1 if not known,
-	// at least once a chunk and from one goroutine.
+	// at least once a chunk and from one goroutine; AddSmall, and AddBytes of one
+	// chunk, call it not at all.
 	Progress func(done, total int64)
 
 	total int64
@@ -131,14 +132,7 @@ func (s *Store) add(ctx context.Context, o AddOptions, again bool, build func(*a
 	}
 	w := s.begin()
 	a := &adder{o: o, sink: w}
-	defer func() {
-		err = errors.Join(err, w.Close(ctx))
-		if errors.Is(err, ErrFull) {
-			// Do not leave the store full of half of something.
-			_, gcErr := s.GC(ctx)
-			err = errors.Join(err, gcErr)
-		}
-	}()
+	defer func() { err = s.ended(ctx, w, err) }()
 	n, err := build(a)
 	if err != nil {
 		return Root{}, fmt.Errorf("add: %w", err)
@@ -154,20 +148,31 @@ func (s *Store) add(ctx context.Context, o AddOptions, again bool, build func(*a
 	return root, nil
 }
 
+// ended closes the session of an add, which err ended. A full store is not left
+// full of half of something.
+func (s *Store) ended(ctx context.Context, w *Session, err error) error {
+	w.Close()
+	if errors.Is(err, ErrFull) {
+		_, gcErr := s.GC(ctx)
+		err = errors.Join(err, gcErr)
+	}
+	return err
+}
+
 // fits refuses an add that is known to be too large before it writes. Blocks
 // that are stored already need no room, so when it is tight they are counted.
 func (s *Store) fits(ctx context.Context, o AddOptions, again bool, build func(*adder) (ipld.Node, error)) error {
 	if o.total <= 0 {
 		return nil
 	}
-	err := s.room(ctx, o.total)
+	err := s.Room(o.total)
 	if !errors.Is(err, ErrFull) {
 		return err
 	}
 	if _, err := s.GC(ctx); err != nil {
 		return err
 	}
-	if err := s.room(ctx, o.total); !errors.Is(err, ErrFull) {
+	if err := s.Room(o.total); !errors.Is(err, ErrFull) {
 		return err
 	}
 	if !again {
@@ -178,7 +183,7 @@ func (s *Store) fits(ctx context.Context, o AddOptions, again bool, build func(*
 	if _, err := build(&adder{o: o, sink: c}); err != nil {
 		return err
 	}
-	return s.room(ctx, c.fresh)
+	return s.Room(c.fresh)
 }
 
 // countSink counts the bytes that an add would write.

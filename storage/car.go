@@ -81,7 +81,7 @@ func (s *Store) ImportCAR(ctx context.Context, r io.Reader, o ImportOptions) (ro
 		return nil, fmt.Errorf("import car: it has %d roots, want 1 to %d", n, maxCARRoots)
 	}
 	w := s.begin()
-	defer func() { err = errors.Join(err, w.Close(ctx)) }()
+	defer w.Close()
 	for {
 		b, err := br.Next()
 		if err == io.EOF {

@@ -137,7 +137,7 @@ func craft(t *testing.T, s *Store, data []byte, links ...*ipld.Link) cid.Cid {
 	}
 	n.SetLinks(links)
 	w := s.begin()
-	defer w.Close(t.Context())
+	defer w.Close()
 	if err := errors.Join(w.Put(t.Context(), n.Cid(), n.RawData()), w.Flush(t.Context())); err != nil {
 		t.Fatal(err)
 	}

@@ -2,19 +2,27 @@ package storage
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
 )
 
-// foundDamaged notes that a stored block's bytes are not what its CID says. It
-// counts as missing from now on, until a put replaces it.
-func (s *Store) foundDamaged(c cid.Cid) {
-	if !s.setDamaged(c, true) {
+// foundDamaged notes that a stored block's bytes are not what its CID says, or can't
+// be read. It counts as missing from now on, until a put replaces it or Get reads it
+// after all.
+func (s *Store) foundDamaged(c cid.Cid, err error) {
+	s.damagedMu.Lock()
+	_, known := s.damaged[keyOf(c)]
+	s.damaged[keyOf(c)] = c
+	s.damagedMu.Unlock()
+	if known {
 		return
 	}
-	s.cfg.Log.Error("stored block is damaged", "cid", c.String())
+	s.cfg.Log.Error("stored block is damaged", "cid", c.String(), "err", err)
 	if s.cfg.OnDamage != nil {
 		s.cfg.OnDamage(c)
 	}
@@ -27,36 +35,28 @@ func (s *Store) isDamaged(k key) bool {
 	return ok
 }
 
-// setDamaged reports whether that is news.
-func (s *Store) setDamaged(c cid.Cid, bad bool) (news bool) {
-	k := keyOf(c)
+// forgetDamage is for what was put anew, was read after all, or is needed no more.
+func (s *Store) forgetDamage(keys ...key) {
 	s.damagedMu.Lock()
-	defer s.damagedMu.Unlock()
-	_, was := s.damaged[k]
-	if bad {
-		s.damaged[k] = c
-	} else {
-		delete(s.damaged, k)
-	}
-	return was != bad
-}
-
-func (s *Store) replaced(keys []key) {
-	s.damagedMu.Lock()
-	defer s.damagedMu.Unlock()
+	before := len(s.damaged)
 	for _, k := range keys {
 		delete(s.damaged, k)
 	}
+	fewer := len(s.damaged) < before
+	s.damagedMu.Unlock()
+	if fewer && s.cfg.OnRepair != nil {
+		s.cfg.OnRepair()
+	}
 }
 
-// Damage is a stored block whose bytes a read found wrong, and what lacks it.
+// Damage is a stored block whose bytes were found wrong, and what lacks it.
 type Damage struct {
 	Block cid.Cid
 	Roots []Root
 }
 
-// Damaged lists what reads have found damaged since the store was opened, and was
-// not replaced since. What no root holds any more is not listed.
+// Damaged lists what was found damaged since the store was opened, by it or by
+// reads and collections, and was neither replaced nor read since. What no root holds any more is not listed.
 func (s *Store) Damaged(ctx context.Context) ([]Damage, error) {
 	s.damagedMu.Lock()
 	blocks := slices.Collect(maps.Values(s.damaged))
@@ -69,7 +69,7 @@ func (s *Store) Damaged(ctx context.Context) ([]Damage, error) {
 			return nil, err
 		}
 		if len(roots) == 0 {
-			s.setDamaged(c, false)
+			s.forgetDamage(keyOf(c))
 			continue
 		}
 		out = append(out, Damage{Block: c, Roots: roots})
@@ -77,13 +77,54 @@ func (s *Store) Damaged(ctx context.Context) ([]Damage, error) {
 	return out, nil
 }
 
-// missDropped notes what the store had and found damaged when it was opened.
+// missDropped notes what was found damaged when the store was opened or compacted.
 func (s *Store) missDropped(ctx context.Context) error {
 	packs, ok := s.blocks.(*packBlocks)
 	if !ok {
 		return nil
 	}
-	for _, k := range packs.p.Dropped() {
+	return s.miss(ctx, packs.p.Dropped())
+}
+
+// missTorn notes what roots hold and is not there, if bytes were found at the
+// opening that do not say what they were.
+func (s *Store) missTorn(ctx context.Context) error {
+	packs, ok := s.blocks.(*packBlocks)
+	if !ok || !packs.p.Torn() {
+		return nil
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT block FROM storage_blocks`)
+	if err != nil {
+		return fmt.Errorf("look for lost blocks: %w", err)
+	}
+	defer rows.Close()
+	var keys []string
+	for rows.Next() && len(keys) < maxLost {
+		var k []byte
+		if err := rows.Scan(&k); err != nil {
+			return fmt.Errorf("look for lost blocks: %w", err)
+		}
+		if h, err := mh.Decode(k); err == nil && h.Code == mh.IDENTITY {
+			continue // its CID carries it
+		}
+		if _, err := s.blocks.size(ctx, key(k)); errors.Is(err, ErrNotFound) {
+			keys = append(keys, string(k))
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return fmt.Errorf("look for lost blocks: %w", err)
+	}
+	return s.miss(ctx, keys)
+}
+
+// maxLost bounds the blocks that are named when a pack was torn.
+const maxLost = 10_000
+
+var errLost = errors.New("its record is not whole or can't be read")
+
+// miss notes blocks that are lost.
+func (s *Store) miss(ctx context.Context, keys []string) error {
+	for _, k := range keys {
 		roots, err := s.queryRoots(ctx, `WHERE id IN (SELECT root FROM storage_blocks WHERE block = ?)`, []byte(k))
 		if err != nil {
 			return err
@@ -97,7 +138,7 @@ func (s *Store) missDropped(ctx context.Context) error {
 				c = r.CID
 			}
 		}
-		s.foundDamaged(c)
+		s.foundDamaged(c, errLost)
 	}
 	return nil
 }

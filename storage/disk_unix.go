@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func diskFree(dir string) (int64, error) {
+// DiskFree is how many bytes may be written to the disk of a folder.
+func DiskFree(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err

@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-func diskFree(dir string) (int64, error) {
+// DiskFree is how many bytes may be written to the disk of a folder.
+func DiskFree(dir string) (int64, error) {
 	p, err := windows.UTF16PtrFromString(dir)
 	if err != nil {
 		return 0, err

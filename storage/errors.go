@@ -13,7 +13,8 @@ var (
 	// ErrNoPath: the folder is here and has no such name. It is an ErrNotFound that
 	// no fetching heals.
 	ErrNoPath = fmt.Errorf("no such path: %w", ErrNotFound)
-	// ErrCorrupt: bytes do not hash to their CID. They are never returned.
+	// ErrCorrupt: bytes do not hash to their CID, or the disk can't read them. They
+	// are never returned.
 	ErrCorrupt = errors.New("bytes do not match the CID")
 	// ErrFull: the write would pass the store's limit or fill the disk.
 	ErrFull = errors.New("store is full")

@@ -44,7 +44,7 @@ func (s *Store) ExportPath(ctx context.Context, root cid.Cid, p, dest string, pr
 	if dir == "" {
 		dir = "."
 	}
-	if free, err := diskFree(dir); err == nil && free < x.total {
+	if free, err := DiskFree(dir); err == nil && free < x.total {
 		return fmt.Errorf("export %s: %d bytes do not fit into the %d free in %s: %w", root, x.total, free, dir, ErrFull)
 	}
 	if base == "" || base == "." || base == ".." {
@@ -195,14 +195,8 @@ type exported struct {
 
 func (e *exported) Write(b []byte) (int, error) {
 	n, err := e.to.Write(b)
-	from := e.at
+	pack.StartSync(e.to, e.at, e.at+int64(n))
 	e.at += int64(n)
-	if a, b := from/startEvery, e.at/startEvery; a != b {
-		pack.StartSync(e.to, a*startEvery, (b-a)*startEvery)
-	}
 	e.x.report(int64(n))
 	return n, err
 }
-
-// startEvery is after how many bytes of a file the disk is set to work.
-const startEvery = 8 << 20

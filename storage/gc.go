@@ -99,7 +99,7 @@ func (g *collection) run(ctx context.Context) error {
 		// What was deleted is deleted; its room comes back with a later collection.
 		g.s.cfg.Log.Warn("the disk's room did not all come back", "err", err)
 	}
-	return ctx.Err()
+	return errors.Join(ctx.Err(), g.s.missDropped(ctx))
 }
 
 func (s *Store) used() []cid.Cid {

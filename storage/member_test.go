@@ -31,7 +31,7 @@ func FuzzFolderMember(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer w.Close(ctx)
+		defer w.Close()
 		if err := w.Put(ctx, c, b); err != nil {
 			return
 		}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
 )
 
@@ -57,7 +56,7 @@ func (b *packBlocks) moveIn(ctx context.Context, old string, log *slog.Logger) e
 		if err != nil {
 			return err
 		}
-		if Verify(cid.NewCidV1(cid.Raw, mh.Multihash(k)), data) != nil {
+		if !hashes(string(k), data) {
 			bad++
 			return nil
 		}
@@ -78,7 +77,7 @@ func (b *packBlocks) moveIn(ctx context.Context, old string, log *slog.Logger) e
 		err = errors.Join(os.RemoveAll(old), os.RemoveAll(old+".open"))
 	}
 	if err != nil {
-		return fmt.Errorf("move blocks from %s into packs: %w", old, err)
+		return fmt.Errorf("move blocks from %s into packs: %w", old, asFull(err))
 	}
 	log.Info("moved blocks into packs", "blocks", blocks, "damaged", bad)
 	return nil

@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/ipfs/go-cid"
+	mh "github.com/multiformats/go-multihash"
+
 	"github.com/kith-mesh/kith/storage/internal/pack"
 )
 
@@ -14,7 +17,7 @@ import (
 type packBlocks struct{ p *pack.Store }
 
 func openPacks(ctx context.Context, dir string, log *slog.Logger) (*packBlocks, error) {
-	p, err := pack.Open(filepath.Join(dir, "packs"), pack.Options{Log: log})
+	p, err := pack.Open(filepath.Join(dir, "packs"), pack.Options{Log: log, Most: MaxBlock, Sure: hashes})
 	if err != nil {
 		return nil, fmt.Errorf("open block store: %w", err)
 	}
@@ -25,6 +28,12 @@ func openPacks(ctx context.Context, dir string, log *slog.Logger) (*packBlocks, 
 	return b, nil
 }
 
+// hashes reports whether data is the block of that key.
+func hashes(k string, data []byte) bool {
+	h, err := mh.Cast([]byte(k))
+	return err == nil && Verify(cid.NewCidV1(cid.Raw, h), data) == nil
+}
+
 func packErr(err error) error {
 	switch {
 	case errors.Is(err, pack.ErrNotFound):
@@ -33,8 +42,6 @@ func packErr(err error) error {
 		return ErrCorrupt
 	case errors.Is(err, pack.ErrClosed):
 		return ErrClosed
-	case diskFull(err):
-		return fmt.Errorf("%w: %w", err, ErrFull)
 	}
 	return err
 }

@@ -141,22 +141,14 @@ func (s *Store) Unpin(ctx context.Context, root cid.Cid, owner Owner) error {
 
 // ReleaseOwner ends all pins of an owner.
 func (s *Store) ReleaseOwner(ctx context.Context, owner Owner) error {
-	if _, err := s.unpin(ctx, `DELETE FROM storage_pins WHERE owner = ?`, string(owner)); err != nil {
+	err := s.inTx(ctx, CommitUnpin, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM storage_pins WHERE owner = ?`, string(owner))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("release pins of %q: %w", owner, err)
 	}
 	return nil
-}
-
-// unpin deletes pins and counts them.
-func (s *Store) unpin(ctx context.Context, query string, args ...any) (n int64, err error) {
-	err = s.around(CommitUnpin, func() error {
-		res, err := s.db.ExecContext(ctx, query, args...)
-		if err == nil {
-			n, err = res.RowsAffected()
-		}
-		return err
-	})
-	return n, err
 }
 
 // Pins lists the pins that have not expired.

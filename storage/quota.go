@@ -19,7 +19,7 @@ type quota struct {
 	mu       sync.Mutex
 	promised int64
 	free     int64 // when last asked
-	asked    int64 // bytes promised since
+	asked    int64 // bytes promised since, also those that are written now
 	last     time.Time
 }
 
@@ -28,7 +28,7 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	u := Usage{Bytes: s.blocks.used(), Max: s.cfg.MaxBytes, Free: -1}
 	if s.cfg.Dir != "" {
 		var err error
-		if u.Free, err = diskFree(s.cfg.Dir); err != nil {
+		if u.Free, err = DiskFree(s.cfg.Dir); err != nil {
 			return Usage{}, fmt.Errorf("ask for free space of %s: %w", s.cfg.Dir, err)
 		}
 	}
@@ -36,21 +36,13 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 }
 
 // Room fails with ErrFull, saying why, when n more bytes would not fit now.
-func (s *Store) Room(ctx context.Context, n int64) error {
+func (s *Store) Room(n int64) error {
 	s.quota.mu.Lock()
 	defer s.quota.mu.Unlock()
-	defer func() { s.quota.asked -= n }() // nothing is written
-	return s.roomLocked(ctx, n)
+	return s.roomLocked(n)
 }
 
-// room fails with ErrFull when n more bytes would not fit.
-func (s *Store) room(ctx context.Context, n int64) error {
-	s.quota.mu.Lock()
-	defer s.quota.mu.Unlock()
-	return s.roomLocked(ctx, n)
-}
-
-func (s *Store) roomLocked(ctx context.Context, n int64) error {
+func (s *Store) roomLocked(n int64) error {
 	q := &s.quota
 	used := s.blocks.used()
 	if m := s.cfg.MaxBytes; m > 0 && used+q.promised+n > m {
@@ -60,14 +52,15 @@ func (s *Store) roomLocked(ctx context.Context, n int64) error {
 	if s.cfg.Dir == "" {
 		return nil
 	}
-	if q.asked += n; q.last.IsZero() || q.asked > 64<<20 || time.Since(q.last) > 5*time.Second {
+	full := func() bool { return q.free-q.asked-q.promised-n < s.cfg.MinFree }
+	if q.last.IsZero() || q.asked+n > 64<<20 || time.Since(q.last) > 5*time.Second || full() {
 		var err error
-		if q.free, err = diskFree(s.cfg.Dir); err != nil {
+		if q.free, err = DiskFree(s.cfg.Dir); err != nil {
 			return fmt.Errorf("ask for free space of %s: %w", s.cfg.Dir, err)
 		}
-		q.last, q.asked = time.Now(), n
+		q.last, q.asked = time.Now(), 0
 	}
-	if q.free-q.asked-q.promised < s.cfg.MinFree {
+	if full() {
 		return fmt.Errorf("%w: %d bytes are free on its disk and %d are kept free; free some on the disk of %s",
 			ErrFull, q.free, s.cfg.MinFree, s.cfg.Dir)
 	}
@@ -75,13 +68,14 @@ func (s *Store) roomLocked(ctx context.Context, n int64) error {
 }
 
 // reserve promises n bytes; unreserve takes a promise back, kept or not.
-func (s *Store) reserve(ctx context.Context, n int64) error {
+func (s *Store) reserve(n int64) error {
 	s.quota.mu.Lock()
 	defer s.quota.mu.Unlock()
-	if err := s.roomLocked(ctx, n); err != nil {
+	if err := s.roomLocked(n); err != nil {
 		return err
 	}
 	s.quota.promised += n
+	s.quota.asked += n
 	return nil
 }
 

@@ -39,10 +39,10 @@ type Session struct {
 
 // load is one batch on its way.
 type load struct {
-	batch batch // of new blocks; nil while there is none
-	keys  []key // to index, those that were there already included
-	n     int   // new blocks
-	bytes int64
+	batch batch          // of new blocks; nil while there is none
+	fresh []key          // those
+	keys  []key          // to index, those that were there already included
+	bytes int64          // of new blocks
 	inner map[key][]byte // nodes that are not readable from the store yet
 }
 
@@ -56,7 +56,8 @@ func (s *Store) Begin(ctx context.Context, root cid.Cid, a Audience) (*Session, 
 	w.root, w.free = root, s.Use(root)
 	var err error
 	if w.id, err = s.ensureRoot(ctx, Root{CID: root, Audience: a}); err != nil {
-		return nil, errors.Join(err, w.Close(ctx))
+		w.Close()
+		return nil, err
 	}
 	return w, nil
 }
@@ -105,7 +106,7 @@ func (w *Session) put(ctx context.Context, c cid.Cid, data []byte) error {
 		return w.err
 	}
 	l := w.loadLocked()
-	l.n++
+	l.fresh = append(l.fresh, k)
 	l.bytes += int64(len(data))
 	l.keys = append(l.keys, k)
 	if c.Prefix().Codec != cid.Raw {
@@ -118,7 +119,7 @@ func (w *Session) put(ctx context.Context, c cid.Cid, data []byte) error {
 		w.err = fmt.Errorf("write block %s: %w", c, asFull(err))
 		return w.err
 	}
-	if l.n >= loadBlocks || l.bytes >= loadBytes {
+	if len(l.fresh) >= loadBlocks || l.bytes >= loadBytes {
 		return w.shipLocked(ctx)
 	}
 	return nil
@@ -180,7 +181,7 @@ func (w *Session) note(ctx context.Context, k key) error {
 
 // makeRoom reserves n bytes, collecting garbage once if they do not fit.
 func (w *Session) makeRoom(ctx context.Context, n int64) error {
-	err := w.s.reserve(ctx, n)
+	err := w.s.reserve(n)
 	if !errors.Is(err, ErrFull) {
 		return err
 	}
@@ -194,7 +195,7 @@ func (w *Session) makeRoom(ctx context.Context, n int64) error {
 	if _, gcErr := w.s.GC(ctx); gcErr != nil {
 		return errors.Join(err, gcErr)
 	}
-	return w.s.reserve(ctx, n)
+	return w.s.reserve(n)
 }
 
 func (w *Session) loadLocked() *load {
@@ -234,7 +235,7 @@ func (w *Session) commit(ctx context.Context, l *load) error {
 			return fmt.Errorf("write blocks: %w", err)
 		}
 	}
-	w.s.replaced(l.keys)
+	w.s.forgetDamage(l.fresh...)
 	if w.id == 0 {
 		return nil
 	}
@@ -270,7 +271,7 @@ func (w *Session) get(ctx context.Context, c cid.Cid) ([]byte, error) {
 
 // Close ends the session. What was not flushed may be lost; what was is left
 // to the collector unless it is pinned or in use.
-func (w *Session) Close(ctx context.Context) error {
+func (w *Session) Close() {
 	w.mu.Lock()
 	w.waitLocked()
 	if l := w.cur; l != nil {
@@ -295,5 +296,4 @@ func (w *Session) Close(ctx context.Context) error {
 	delete(w.s.sessions, w)
 	w.s.mu.Unlock()
 	w.free()
-	return nil
 }

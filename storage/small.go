@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/ipfs/go-cid"
@@ -29,16 +28,7 @@ func (s *Store) AddSmall(ctx context.Context, files [][]byte, o AddOptions) (roo
 		roots[i] = Root{CID: cids[i], Name: o.Name, Size: int64(len(data)), Files: 1, Audience: o.Audience, Added: s.cfg.Now()}
 	}
 	w := s.begin()
-	defer func() {
-		err = errors.Join(err, w.Close(ctx))
-		if errors.Is(err, ErrFull) {
-			_, gcErr := s.GC(ctx)
-			err = errors.Join(err, gcErr)
-		}
-		if err != nil {
-			roots = nil
-		}
-	}()
+	defer func() { err = s.ended(ctx, w, err) }()
 	for i, data := range files {
 		if err := w.put(ctx, cids[i], data); err != nil {
 			return nil, fmt.Errorf("add: %w", err)

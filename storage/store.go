@@ -33,6 +33,9 @@ type Config struct {
 	// OnDamage, when not nil, hears of each stored block that a read found wrong.
 	// It must not block.
 	OnDamage func(cid.Cid)
+	// OnRepair, when not nil, hears that some of them were replaced, or can be read
+	// after all. It must not block.
+	OnRepair func()
 	// Commit, when not nil, runs do in a transaction of DB, which it may share with
 	// others, and returns when that is durable; do's error undoes what it did.
 	// Default: a transaction of its own.
@@ -85,7 +88,7 @@ type Store struct {
 	marking  bool
 
 	damagedMu sync.Mutex
-	damaged   map[key]cid.Cid // stored bytes that a read found wrong; a put replaces them
+	damaged   map[key]cid.Cid // stored bytes that a read found wrong; until a put replaces them, or Get reads them after all
 
 	gcMu   sync.Mutex // one collection at a time
 	quota  quota
@@ -107,7 +110,7 @@ func Open(cfg Config) (*Store, error) {
 	} else if s.blocks, err = openPacks(context.Background(), cfg.Dir, cfg.Log); err != nil {
 		return nil, err
 	}
-	if err := s.missDropped(context.Background()); err != nil {
+	if err := errors.Join(s.missDropped(context.Background()), s.missTorn(context.Background())); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -126,8 +129,8 @@ func (s *Store) Close() error {
 	return s.blocks.close()
 }
 
-// Get returns a block that hashes to c, or ErrNotFound, or ErrCorrupt. The
-// bytes are shared: do not change them.
+// Get returns a block that hashes to c, or ErrNotFound, or ErrCorrupt, also where
+// the disk can't read it. The bytes are shared: do not change them.
 func (s *Store) Get(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return s.getInto(ctx, c, nil)
 }
@@ -143,8 +146,11 @@ func (s *Store) getInto(ctx context.Context, c cid.Cid, buf []byte) ([]byte, err
 		return nil, err
 	}
 	if err := Verify(c, d); err != nil {
-		s.foundDamaged(c)
+		s.foundDamaged(c, err)
 		return nil, err
+	}
+	if k := keyOf(c); s.isDamaged(k) { // the disk could not read it once
+		s.forgetDamage(k)
 	}
 	return d, nil
 }
@@ -171,8 +177,11 @@ func (s *Store) read(ctx context.Context, c cid.Cid, buf []byte, check bool) ([]
 		return nil, ErrClosed
 	}
 	d, err := s.blocks.get(ctx, keyOf(c), buf, check)
+	if pack.Medium(err) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if errors.Is(err, ErrCorrupt) {
-		s.foundDamaged(c)
+		s.foundDamaged(c, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read block %s: %w", c, err)

@@ -373,6 +373,22 @@ func TestQuota(t *testing.T) {
 	add(t, s, noise(3<<20, 2), AddOptions{})
 }
 
+// A question about room changes nothing, and room that has come back since the
+// disk was last asked counts.
+func TestRoom(t *testing.T) {
+	s := newStore(t, true, func(c *Config) { c.MaxBytes, c.MinFree = 1<<40, 1<<60 })
+	for _, n := range []int64{1, 1 << 61, 1} { // more than the disk has, and than the limit
+		if err := s.Room(n); !errors.Is(err, ErrFull) {
+			t.Errorf("%d bytes: %v, want full", n, err)
+		}
+	}
+	s.cfg.MinFree = 0
+	s.quota = quota{last: time.Now()} // nothing was free a moment ago
+	if err := s.Room(1); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConfigAndOptions(t *testing.T) {
 	if _, err := Open(Config{MaxBytes: -1, MinFree: -2}); err == nil || !strings.Contains(err.Error(), "DB") || !strings.Contains(err.Error(), "MaxBytes") || !strings.Contains(err.Error(), "MinFree") {
 		t.Errorf("not every fault is told: %v", err)

@@ -18,6 +18,7 @@ import (
 	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/storage"
 )
 
@@ -130,18 +131,19 @@ func (s *Service) fetchBitswap(ctx context.Context, want Want, b *board) error {
 	if len(from) == 0 {
 		return nil
 	}
+	busy := func() { // or p2p sends them away, as strangers
+		for _, id := range from {
+			s.busy.mark(id)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stall := time.AfterFunc(swapStall, func() { cancel(errors.New("bitswap brought nothing for a while")) })
+	stall := time.NewTimer(swapStall)
 	defer stall.Stop()
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		select {
-		case <-b.over:
-			cancel(nil)
-		case <-ctx.Done():
-		}
+		cancel(b.stalls(ctx, stall, busy))
 	}()
 	defer func() { cancel(nil); <-over }()
 	ses := sw.b.NewSession(ctx)
@@ -149,14 +151,12 @@ func (s *Service) fetchBitswap(ctx context.Context, want Want, b *board) error {
 	for range cap(errs) {
 		go func() {
 			for {
-				blocks, _ := b.take(ctx, "", swapBatch, 0)
+				blocks := b.take(ctx, "", swapBatch, 0)
 				if len(blocks) == 0 {
 					errs <- context.Cause(ctx)
 					return
 				}
-				for _, id := range from {
-					s.busy.mark(id)
-				}
+				busy()
 				ch, err := ses.GetBlocks(ctx, blocks)
 				if err != nil {
 					cancel(err)
@@ -165,9 +165,7 @@ func (s *Service) fetchBitswap(ctx context.Context, want Want, b *board) error {
 				}
 				for blk := range ch {
 					stall.Reset(swapStall)
-					for _, id := range from {
-						s.busy.mark(id)
-					}
+					busy()
 					if err := b.gave("", blk.Cid(), blk.RawData(), nil); err != nil {
 						cancel(err)
 						errs <- err
@@ -185,6 +183,29 @@ func (s *Service) fetchBitswap(ctx context.Context, want Want, b *board) error {
 	}
 	b.leave("")
 	return first
+}
+
+// stalls gives an error when the timer, which is reset by all that comes, has run
+// out, and nil when the fetch is over. While a reader holds things up nothing is to
+// come: then the timer is reset too, and keep called.
+func (b *board) stalls(ctx context.Context, timer *time.Timer, keep func()) error {
+	look := time.NewTicker(p2p.StrangerTime / 2)
+	defer look.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return errors.New("bitswap brought nothing for a while")
+		case <-look.C:
+			if b.full() {
+				keep()
+				timer.Reset(swapStall)
+			}
+		case <-b.over:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // swappers lists strangers who speak bitswap, after connecting to those hinted.

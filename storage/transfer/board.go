@@ -183,9 +183,9 @@ func (b *board) failure() error {
 }
 
 // take gives the peer up to n blocks to ask for, waiting until there are some,
-// or, if patience is not 0, so long. None means that the peer has nothing more
-// to do here, unless idle: patience ended.
-func (b *board) take(ctx context.Context, id peer.ID, n int, patience time.Duration) (blocks []cid.Cid, idle bool) {
+// or, if patience is not 0, so long. None means that patience ended, or that the
+// peer has nothing more to do here.
+func (b *board) take(ctx context.Context, id peer.ID, n int, patience time.Duration) []cid.Cid {
 	begun := time.Now()
 	for {
 		b.mu.Lock()
@@ -194,13 +194,13 @@ func (b *board) take(ctx context.Context, id peer.ID, n int, patience time.Durat
 		wake := b.wake
 		b.mu.Unlock()
 		if stop {
-			return nil, false
+			return nil
 		}
 		if len(blocks) > 0 {
-			return blocks, false
+			return blocks
 		}
 		if patience > 0 && time.Since(begun) > patience {
-			return nil, true
+			return nil
 		}
 		timer := time.NewTimer(stealAfter / 4)
 		select {
@@ -257,10 +257,12 @@ func (b *board) assign(id peer.ID, n int) []cid.Cid {
 	return out
 }
 
-// hopeless reports that the peer lacks all that is known to be needed. b.mu is held.
+// hopeless reports that the peer lacks all that is known to be needed. While a
+// reader holds things up that is nothing, and what comes then it may have. b.mu is
+// held.
 func (b *board) hopeless(id peer.ID) bool {
 	lacks := b.lacks[id]
-	if len(lacks) == 0 {
+	if len(lacks) == 0 || len(b.free)+len(b.jobs) == 0 {
 		return false
 	}
 	for _, n := range b.free {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -33,6 +34,9 @@ type Want struct {
 	// Limit is how many bytes of blocks peers may give; 0: no limit but the
 	// store's. More is ErrTooLarge.
 	Limit int64
+	// Stall ends a fetch as ErrUnavailable when peers gave less than half a MiB
+	// in that time; 0: it goes on as long as somebody gives anything.
+	Stall time.Duration
 }
 
 // All is the Want for a whole root.
@@ -154,7 +158,8 @@ func (s *Service) settle(ctx context.Context, want Want, b *board, err error) er
 	if b.proved {
 		err = errors.Join(err, s.passOn(ctx, want.Root))
 	}
-	return errors.Join(err, b.w.Close(ctx))
+	b.w.Close()
+	return err
 }
 
 // here is the short way for what is stored already: nothing is written.
@@ -183,13 +188,46 @@ func (s *Service) passOn(ctx context.Context, root cid.Cid) error {
 	return s.st.Share(ctx, root, storage.Mesh)
 }
 
-// gather runs peers against the board until it is done or nobody is left:
-// first the hints, then who says that it has the root, then connected members,
-// then whoever speaks bitswap. A job's root is at those who are hinted.
+// gather brings what the board lacks, within the want's pace.
 func (s *Service) gather(ctx context.Context, want Want, b *board) error {
 	if done, err := b.begin(); done || err != nil {
 		return err
 	}
+	if want.Stall <= 0 {
+		return s.gatherAll(ctx, want, b)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var pacing sync.WaitGroup
+	pacing.Go(func() {
+		tick := time.NewTicker(want.Stall)
+		defer tick.Stop()
+		for before := int64(0); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			now := b.brought()
+			if now-before < slowBytes {
+				cancel(fmt.Errorf("%w: %d bytes came in %v", ErrUnavailable, now-before, want.Stall))
+				return
+			}
+			before = now
+		}
+	})
+	err := s.gatherAll(ctx, want, b)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrUnavailable) {
+		err = cause
+	}
+	cancel(nil)
+	pacing.Wait()
+	return err
+}
+
+// gatherAll runs peers against the board until it is done or nobody is left:
+// first the hints, then who says that it has the root, then connected members,
+// then whoever speaks bitswap. A job's root is at those who are hinted.
+func (s *Service) gatherAll(ctx context.Context, want Want, b *board) error {
 	ctx, cancel := context.WithCancel(ctx)
 	crew := &crew{s: s, want: want, b: b, left: make(chan struct{}), tried: map[peer.ID]bool{s.h.ID(): true}}
 	// Every goroutine of the crew ends before the session does.

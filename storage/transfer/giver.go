@@ -52,7 +52,7 @@ const idleAfter = 10 * time.Second
 // run works until the board has nothing more for this peer.
 func (g *giver) run(ctx context.Context) error {
 	for refused := 0; ; {
-		blocks, _ := g.b.take(ctx, g.id, g.first(), 0)
+		blocks := g.b.take(ctx, g.id, g.first(), 0)
 		if len(blocks) == 0 {
 			if g.b.finished() || ctx.Err() != nil {
 				return nil
@@ -151,8 +151,7 @@ func (g *giver) ask(ctx context.Context, st *p2p.Stream, blocks []cid.Cid, asked
 func (g *giver) more(ctx context.Context, size chan int) []cid.Cid {
 	n := <-size
 	size <- n
-	blocks, _ := g.b.take(ctx, g.id, n, idleAfter)
-	return blocks
+	return g.b.take(ctx, g.id, n, idleAfter)
 }
 
 // read takes answers and blocks off the stream. It closes arrivals.

@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kith-mesh/kith/storage"
 )
@@ -131,4 +136,59 @@ func TestOpenFetch(t *testing.T) {
 	if r, err := to.st.Root(t.Context(), root); err != nil || r.Audience != storage.Mesh {
 		t.Errorf("the root is %+v, %v; want it passed on to the mesh", r, err)
 	}
+}
+
+// A reader that rests has nothing asked for. That is no reason to send peers away:
+// not one that lacked a block before, nor those that speak bitswap alone.
+func TestReaderRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStore(t, "")
+		root := add(t, st, noise(40_000, 9), storage.AddOptions{ChunkSize: 1000}).CID
+		plan, err := storage.NewReading(storage.Whole(root), 1, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBoard(t.Context(), &Service{metrics: newMetrics(nil)}, All(root), plan, nil, nil)
+		b.st, b.reading = newStore(t, ""), true
+		// next has a peer asked for a block, which it gives or lacks.
+		next := func(id peer.ID, gives bool) (asked bool) {
+			t.Helper()
+			b.mu.Lock()
+			cs := b.assign(id, 1)
+			b.mu.Unlock()
+			for _, c := range cs {
+				if !gives {
+					b.lack(id, c)
+				} else if data, err := st.Get(t.Context(), c); err != nil {
+					t.Error(err)
+				} else if err := b.gave(id, c, data, nil); err != nil {
+					t.Error(err)
+				}
+			}
+			return len(cs) > 0
+		}
+		if !next("a", true) || !next("a", false) || !next("b", true) {
+			t.Fatal("nothing is asked for")
+		}
+		if next("a", true) || next("b", true) || b.hopeless("a") {
+			t.Error("a reader rests, and a peer is asked, or takes its leave")
+		}
+		var kept atomic.Int32
+		ended := make(chan error, 1)
+		timer := time.NewTimer(swapStall)
+		go func() { ended <- b.stalls(t.Context(), timer, func() { kept.Add(1) }) }()
+		time.Sleep(10 * swapStall)
+		b.mu.Lock()
+		plan.Take()
+		b.mu.Unlock()
+		if !next("a", true) || kept.Load() < 40 {
+			t.Errorf("nothing is asked for when the reader goes on, and strangers were kept %d times", kept.Load())
+		}
+		b.mu.Lock()
+		plan.Take()
+		b.mu.Unlock()
+		if err := <-ended; err == nil {
+			t.Error("a reader waits in vain, and nothing ends that")
+		}
+	})
 }

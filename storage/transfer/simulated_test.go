@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"testing"
@@ -191,6 +192,32 @@ func TestManyAsks(t *testing.T) {
 		}
 		if took := time.Since(begun); took < 2*time.Second {
 			t.Errorf("%d asks were answered in %v", asks, took)
+		}
+	})
+}
+
+// TestStall ends a fetch that brings next to nothing, and no slow one that goes
+// on, however long it takes.
+func TestStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t)
+		rate := []float64{1 << 10, 8 << 10, 1 << 20}
+		ms, stop := m.simMembers(t, len(rate), func(i int) float64 { return rate[i] })
+		defer stop()
+		to := ms[2]
+		for i, ends := range []error{ErrUnavailable, nil} {
+			g := ms[i]
+			root := add(t, g.st, noise(4<<20, byte(i)), storage.AddOptions{ChunkSize: 16 << 10})
+			if err := to.h.Connect(t.Context(), peer.AddrInfo{ID: g.h.ID(), Addrs: g.h.Raw().Addrs()}); err != nil {
+				t.Fatal(err)
+			}
+			want := All(root.CID, g.h.ID())
+			want.Stall = 2 * time.Minute
+			begun := time.Now()
+			err := to.s.Fetch(t.Context(), want, nil)
+			if took := time.Since(begun); !errors.Is(err, ends) || (err == nil) != (took > 4*time.Minute) || took < want.Stall {
+				t.Errorf("%.0f bytes a second: %v after %v, want %v", rate[i], err, took, ends)
+			}
 		}
 	})
 }

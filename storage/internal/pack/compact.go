@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 )
 
 // wasteful is the share of a pack, one in so many bytes, that must be deleted
@@ -29,13 +27,7 @@ func (s *Store) Compact(ctx context.Context) error {
 		s.seal(p)
 	}
 	s.appends.Unlock()
-	s.mu.RLock()
-	ids := slices.Sorted(maps.Keys(s.packs))
-	s.mu.RUnlock()
-	for _, id := range ids {
-		s.mu.RLock()
-		p := s.packs[id]
-		s.mu.RUnlock()
+	for _, p := range s.files() {
 		s.appends.Lock()
 		active := p == s.active
 		s.appends.Unlock()
@@ -51,6 +43,9 @@ func (s *Store) Compact(ctx context.Context) error {
 
 // wastes reports whether a pack that no batch writes to is worth rewriting.
 func (s *Store) wastes(p *file) bool {
+	if p.unread { // it may hold more than is known
+		return false
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return p.pending == 0 && (p.size-fileHead-p.live)*wasteful >= p.size || p.pending == 0 && p.live == 0
@@ -61,6 +56,10 @@ const rewriteLoad = 32 << 20
 
 func (s *Store) rewrite(ctx context.Context, p *file) error {
 	entries, err := s.entriesOf(p)
+	if Medium(err) { // what it holds can't be had, but others' room can
+		s.o.Log.Error("a pack is kept: the disk can't read it", "pack", p.path, "err", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -72,11 +71,8 @@ func (s *Store) rewrite(ctx context.Context, p *file) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		was := place{p.id, e.off, e.size}
-		s.mu.RLock()
-		now, ok := s.index[spotOf(e.key)]
-		s.mu.RUnlock()
-		if !ok || now != was {
+		was := p.placeOf(e)
+		if !s.holds(e.key, was) {
 			continue
 		}
 		if n := int(e.length()); cap(buf) < n {
@@ -85,7 +81,14 @@ func (s *Store) rewrite(ctx context.Context, p *file) error {
 		data, err := p.get(e.key, was, buf, true)
 		if errors.Is(err, ErrDamaged) {
 			s.o.Log.Error("a damaged record is not kept", "pack", p.path, "offset", e.off)
-			s.drop(e.key, was)
+			s.lose(e.key, was)
+			continue
+		}
+		if Medium(err) { // it stays: the disk may read it another time
+			s.o.Log.Error("the disk can't read a record", "pack", p.path, "offset", e.off, "err", err)
+			s.mu.Lock()
+			s.drop(was, e.key)
+			s.mu.Unlock()
 			continue
 		}
 		if err != nil {
@@ -107,8 +110,15 @@ func (s *Store) rewrite(ctx context.Context, p *file) error {
 		return err
 	}
 	s.mu.Lock()
-	delete(s.packs, p.id)
+	left := p.live
+	if left == 0 {
+		delete(s.packs, p.id)
+	}
 	s.mu.Unlock()
+	if left > 0 { // its index is damaged, and what it lies with; or the disk can't read them
+		s.o.Log.Error("a pack is kept: not all of its records were found and read", "pack", p.path, "bytes", left)
+		return nil
+	}
 	s.used.Add(-p.size)
 	if f := p.h.Swap(nil); f != nil {
 		err = f.Close()
@@ -116,11 +126,12 @@ func (s *Store) rewrite(ctx context.Context, p *file) error {
 	return errors.Join(err, os.Remove(p.path))
 }
 
-// drop forgets a record if it lies there still.
-func (s *Store) drop(key string, was place) {
+// lose forgets a damaged record if it lies there still.
+func (s *Store) lose(key string, was place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := spotOf(key); s.index[k] == was {
 		s.unpoint(k, len(key))
+		s.drop(place{}, key)
 	}
 }

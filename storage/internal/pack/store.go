@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"cmp"
 	"crypto/sha512"
 	"errors"
 	"fmt"
@@ -31,10 +32,17 @@ type Options struct {
 	Size int64
 	// Records from which on a pack is sealed. Default 65,536.
 	Records int
+	// Most bytes of data in a record. Default and at most MaxData. The less, the less is
+	// lost where what was put looks like the heads of larger ones.
+	Most int
 	// Files that stay open. Default 256.
 	Files int
 	// Log gets what recovery cut off and what Compact found damaged.
 	Log *slog.Logger
+	// Sure, when not nil, says whether data can be what was put under the key. It is
+	// asked where the end of the record before is not known: data may hold what looks
+	// like a record.
+	Sure func(key string, data []byte) bool
 }
 
 // Store is a folder of packs. It is safe for concurrent use; a key must not be
@@ -47,7 +55,8 @@ type Store struct {
 	index map[spot]place
 	packs map[uint32]*file
 
-	dropped []string // keys of records that Open found damaged
+	dropped map[string]place // of records that Open or Compact found damaged: where they are still pointed at
+	torn    bool             // Open found bytes that are no record
 
 	appends sync.Mutex // orders writes to the active pack
 	active  *file      // nil: none yet
@@ -90,6 +99,9 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Records == 0 {
 		o.Records = 1 << 16
 	}
+	if o.Most == 0 {
+		o.Most = MaxData
+	}
 	if o.Files == 0 {
 		o.Files = 256
 	}
@@ -99,7 +111,10 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Size < 0 || o.Size > 1<<30 || o.Records < 0 || o.Files < 0 {
 		return nil, fmt.Errorf("packs of %d bytes and %d records, %d files: want at most 1 GiB, and none negative", o.Size, o.Records, o.Files)
 	}
-	s := &Store{dir: dir, o: o, index: map[spot]place{}, packs: map[uint32]*file{}}
+	if o.Most < 0 || o.Most > MaxData {
+		return nil, fmt.Errorf("packs of records of %d bytes: want 0 for the default, or at most %d", o.Most, MaxData)
+	}
+	s := &Store{dir: dir, o: o, index: map[spot]place{}, packs: map[uint32]*file{}, dropped: map[string]place{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of packs: %w", err)
 	}
@@ -130,14 +145,17 @@ func (s *Store) load() error {
 			return err
 		}
 		s.next = id + 1
+		s.spareHandles()
 	}
-	s.spareHandles()
 	return nil
 }
 
 func (s *Store) pathOf(id uint32) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%08x%s", id, suffix))
 }
+
+// reader is what Open reads a pack by. Tests let it fail.
+var reader = func(f *os.File) io.ReaderAt { return f }
 
 func (s *Store) loadFile(id uint32, last bool) error {
 	p := &file{id: id, path: s.pathOf(id)}
@@ -151,21 +169,25 @@ func (s *Store) loadFile(id uint32, last bool) error {
 	if err != nil {
 		return err
 	}
+	r := reader(f)
 	var head [fileHead]byte
-	n, err := f.ReadAt(head[:], 0)
-	if err != nil && err != io.EOF {
+	n, err := r.ReadAt(head[:], 0)
+	if Medium(err) {
+		n, p.unread = 0, true
+	} else if err != nil && err != io.EOF {
 		return err
 	}
 	if p.mark, err = parseFileHead(head[:n]); err != nil {
 		return fmt.Errorf("pack %s: %w", p.path, err)
 	}
-	p.entries, err = readIndex(f, fi.Size(), p.mark)
+	p.entries, err = readIndex(r, fi.Size(), p.mark)
 	end := fi.Size()
+	p.unread = p.unread || Medium(err)
 	switch {
 	case err == nil:
 		p.sealed.Store(true)
-	case errors.Is(err, errTorn):
-		if end, err = s.recover(p, f, fi.Size()); err != nil {
+	case errors.Is(err, errTorn) || Medium(err):
+		if end, err = s.recover(p, f, r, fi.Size()); err != nil {
 			return err
 		}
 	default:
@@ -181,6 +203,7 @@ func (s *Store) loadFile(id uint32, last bool) error {
 	switch {
 	case p.sealed.Load():
 		p.entries = nil
+	case p.unread: // it gets no index, and nothing is appended to it
 	case last:
 		s.active = p
 	default:
@@ -189,13 +212,27 @@ func (s *Store) loadFile(id uint32, last bool) error {
 	return nil
 }
 
-// recover cuts a pack without an index after its last whole record.
-func (s *Store) recover(p *file, f *os.File, size int64) (end int64, err error) {
-	var bad []string
-	if p.entries, bad, end, err = scan(f, size); err != nil {
+// recover cuts a pack without an index after its last whole record, unless the disk
+// can't read all of it: another time it may.
+func (s *Store) recover(p *file, f *os.File, r io.ReaderAt, size int64) (end int64, err error) {
+	found, err := scan(r, size, s.o.Most, s.o.Sure)
+	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", p.path, err)
 	}
-	s.dropped = append(s.dropped, bad[:min(len(bad), maxDropped-min(len(s.dropped), maxDropped))]...)
+	s.drop(place{}, found.bad...)
+	p.entries, end = found.entries, found.end
+	if p.unread = p.unread || found.unread > 0; p.unread {
+		s.torn = true
+		s.o.Log.Error("the disk can't read all of a pack: what it can is used, and the pack stays as it is, also when its blocks are deleted", "pack", p.path, "unread", found.unread)
+		if err := f.Sync(); err != nil {
+			s.o.Log.Warn("a pack was not flushed", "pack", p.path, "err", err)
+		}
+		return size, nil
+	}
+	s.torn = s.torn || found.lost > 0 || end < size
+	if found.lost > 0 {
+		s.o.Log.Error("a pack is damaged before its last whole record, and what lies there is lost", "pack", p.path, "bytes", found.lost)
+	}
 	if end < size {
 		s.o.Log.Warn("the end of a pack was not whole and is cut off", "pack", p.path, "bytes", size-end)
 	}
@@ -210,11 +247,27 @@ func (s *Store) recover(p *file, f *os.File, size int64) (end int64, err error) 
 	return end, errors.Join(f.Truncate(end), f.Sync())
 }
 
+func (p *file) placeOf(e entry) place { return place{p.id, e.off, e.size} }
+
+// holds reports whether the index has the key at this place.
+func (s *Store) holds(key string, at place) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.index[spotOf(key)] == at
+}
+
+// files lists the packs, oldest first. They stay while compacts is held.
+func (s *Store) files() []*file {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(s.packs), func(a, b *file) int { return cmp.Compare(a.id, b.id) })
+}
+
 // point lets the index hold e; s.mu is held, or nobody else has s.
 func (s *Store) point(p *file, e entry) {
 	k := spotOf(e.key)
 	s.unpoint(k, len(e.key))
-	s.index[k] = place{p.id, e.off, e.size}
+	s.index[k] = p.placeOf(e)
 	p.live += e.length()
 }
 
@@ -235,6 +288,7 @@ func (s *Store) Get(key string, buf []byte, check bool) ([]byte, error) {
 		s.mu.RLock()
 		at, ok := s.index[k]
 		p := s.packs[at.pack]
+		_, dropped := s.dropped[key]
 		s.mu.RUnlock()
 		if s.closed.Load() {
 			return nil, ErrClosed
@@ -243,16 +297,18 @@ func (s *Store) Get(key string, buf []byte, check bool) ([]byte, error) {
 			return nil, ErrNotFound
 		}
 		data, err := p.get(key, at, buf, check)
+		if err == nil && dropped { // the disk could not read it once
+			s.mu.Lock()
+			delete(s.dropped, key)
+			s.mu.Unlock()
+		}
 		if err == nil || errors.Is(err, ErrDamaged) {
 			return data, err
 		}
-		s.mu.RLock()
-		now := s.index[k]
-		s.mu.RUnlock()
 		if s.closed.Load() {
 			return nil, ErrClosed
 		}
-		if now == at {
+		if s.holds(key, at) {
 			return nil, fmt.Errorf("read %s: %w", p.path, err)
 		}
 		// Compact moved it, and removed the file under us.
@@ -313,33 +369,29 @@ func (s *Store) Delete(key string) error {
 	return nil
 }
 
-// Each calls f for every key, pack by pack, until f fails. f may delete.
+// Each calls f for every key, pack by pack, until f fails. It passes over packs
+// whose records the disk can't list. f may delete; Compact waits.
 func (s *Store) Each(f func(key string) error) error {
-	s.mu.RLock()
-	ids := slices.Sorted(maps.Keys(s.packs))
-	s.mu.RUnlock()
-	for _, id := range ids {
-		s.mu.RLock()
-		p := s.packs[id]
-		s.mu.RUnlock()
+	s.compacts.Lock()
+	defer s.compacts.Unlock()
+	for _, p := range s.files() {
 		if s.closed.Load() {
 			return ErrClosed
 		}
-		if p == nil {
+		entries, err := s.entriesOf(p)
+		if Medium(err) { // what it holds can't be told, but others' can
+			s.o.Log.Error("a pack is passed over: the disk can't read where its records lie", "pack", p.path, "err", err)
 			continue
 		}
-		entries, err := s.entriesOf(p)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			s.mu.RLock()
-			at, ok := s.index[spotOf(e.key)]
-			s.mu.RUnlock()
-			if ok && at == (place{id, e.off, e.size}) {
-				if err := f(e.key); err != nil {
-					return err
-				}
+			if !s.holds(e.key, p.placeOf(e)) {
+				continue
+			}
+			if err := f(e.key); err != nil {
+				return err
 			}
 		}
 	}
@@ -358,7 +410,9 @@ func (s *Store) entriesOf(p *file) ([]entry, error) {
 	entries, err := readIndex(at{p}, size, p.mark)
 	if errors.Is(err, errTorn) {
 		s.o.Log.Error("the index of a pack is damaged", "pack", p.path)
-		entries, _, _, err = scan(at{p}, size)
+		var found found
+		found, err = scan(at{p}, size, s.o.Most, s.o.Sure)
+		entries = found.entries
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the index of %s: %w", p.path, err)
@@ -379,17 +433,29 @@ func (a at) ReadAt(b []byte, off int64) (int, error) {
 // maxDropped bounds the keys that Dropped tells.
 const maxDropped = 10_000
 
-// Dropped lists keys whose only record Open found damaged: they are not there.
+// drop notes that records are lost; s.mu is held, or nobody else has s.
+func (s *Store) drop(at place, keys ...string) {
+	for _, k := range keys[:min(len(keys), maxDropped-len(s.dropped))] {
+		s.dropped[k] = at
+	}
+}
+
+// Dropped lists keys whose only record Open or Compact found damaged: they are
+// not there, or the disk could not read them, and no Get has since.
 func (s *Store) Dropped() (keys []string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, k := range s.dropped {
-		if _, ok := s.index[spotOf(k)]; !ok {
+	for k, was := range s.dropped {
+		if at, ok := s.index[spotOf(k)]; !ok || at == was {
 			keys = append(keys, k)
 		}
 	}
 	return keys
 }
+
+// Torn reports whether Open found bytes that are no record, so that there may be
+// lost records whose keys nobody can tell.
+func (s *Store) Torn() bool { return s.torn }
 
 // Used is what the packs take on disk, in bytes.
 func (s *Store) Used() int64 { return s.used.Load() }

@@ -3,13 +3,9 @@ package pack
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 )
-
-// startEvery is after how many bytes the disk is set to work, before a flush.
-const startEvery = 4 << 20
 
 // smallData is what is copied behind its head to be written in one call.
 const smallData = 32 << 10
@@ -18,8 +14,8 @@ const smallData = 32 << 10
 // be read, after a flush.
 func (b *Batch) append(key string, data []byte) (p *file, e entry, err error) {
 	s := b.s
-	if len(key) == 0 || len(key) > MaxKey || len(data) > MaxData {
-		return nil, e, fmt.Errorf("a record with a key of %d bytes and %d of data: want 1 to %d, at most %d", len(key), len(data), MaxKey, MaxData)
+	if len(key) == 0 || len(key) > MaxKey || len(data) > s.o.Most {
+		return nil, e, fmt.Errorf("a record with a key of %d bytes and %d of data: want 1 to %d, at most %d", len(key), len(data), MaxKey, s.o.Most)
 	}
 	s.appends.Lock()
 	defer s.appends.Unlock()
@@ -60,9 +56,7 @@ func (b *Batch) append(key string, data []byte) (p *file, e entry, err error) {
 	s.mu.Unlock()
 	s.used.Add(end - off)
 	p.written.Store(end)
-	if a, b := off/startEvery, end/startEvery; a != b {
-		StartSync(f, a*startEvery, (b-a)*startEvery)
-	}
+	StartSync(f, off, end)
 	return p, e, nil
 }
 
@@ -138,14 +132,8 @@ func (s *Store) seal(p *file) {
 // spareHandles closes the oldest sealed packs beyond the number that stays
 // open; they are opened for each read.
 func (s *Store) spareHandles() {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	over := len(s.packs) - s.o.Files
-	if over <= 0 {
-		return
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.packs))[:over] {
-		p := s.packs[id]
+	files := s.files()
+	for _, p := range files[:max(len(files)-s.o.Files, 0)] {
 		if !p.sealed.Load() {
 			continue
 		}
