@@ -126,8 +126,6 @@ func RestoreAdoption(cfg AdoptionConfig, job JobID, submitter PeerID, r Adoption
 		touched: now, heard: now, answer: r.Answer, highest: max(r.Term, r.Yielded)}
 	a.jitter = a.upTo(cfg.Step / 4)
 	switch {
-	case r.Taken:
-		a.role = RoleDone
 	case r.Term > r.Yielded, r.Answer != nil:
 		a.role, a.term, a.origin, a.beatAt = RoleOrigin, r.Term, cfg.Self, now
 		if r.Answer != nil {

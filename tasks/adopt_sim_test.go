@@ -36,6 +36,7 @@ type simHost struct {
 	dead   bool
 	epoch  int
 	wake   time.Time
+	forgot bool // durably: it is not restored
 	second bool // on the far side of the cut
 }
 
@@ -145,7 +146,7 @@ func (c *crowd) step(h *simHost, ev tasks.AdoptionEvent) {
 				c.submit(tasks.AnswerIn{Answer: e.Answer})
 			})
 		case tasks.Forget:
-			h.rec.Taken = true
+			h.forgot = true
 		}
 	}
 	if next := h.a.Next(); !next.IsZero() && (h.wake.IsZero() || next.Before(h.wake) || !h.wake.After(c.now)) {
@@ -207,6 +208,9 @@ func (c *crowd) kill(h *simHost, pause time.Duration) {
 	h.epoch++
 	c.after(pause, func() {
 		h.dead, h.wake = false, time.Time{}
+		if h.forgot { // and its machine is done
+			return
+		}
 		if h.a == nil || !h.rec.Adopted {
 			h.a = nil
 			return

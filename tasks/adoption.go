@@ -158,5 +158,4 @@ type AdoptionRecord struct {
 	Term    uint64 // this node became origin at; 0: never
 	Yielded uint64 // the highest term that it yielded to, its own when a nearer host had it; 0: never
 	Answer  *JobAnswer
-	Taken   bool // the submitter acknowledged the answer
 }

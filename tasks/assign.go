@@ -15,7 +15,7 @@ func (o *Origin) onBid(ev BidIn) {
 		return
 	}
 	o.hear(p, ev.Standing)
-	p.refused = OK
+	p.refused, p.declined = OK, time.Time{}
 	p.slots = min(max(ev.Bid.Slots, 1), maxSlots)
 	p.queue = min(max(ev.Bid.Queue, 0), maxQueued)
 	if ev.Bid.Speed >= 0 && ev.Bid.Speed <= 1e6 { // not NaN
@@ -31,13 +31,15 @@ func (o *Origin) onRefused(ev RefusedBy) {
 		return
 	}
 	p.heard, p.gone, p.refused = o.now, false, ev.Reason
+	o.decline(p, ev.RetryAfter)
+}
+
+// decline notes that a peer takes nothing for a while by its own word.
+func (o *Origin) decline(p *peer, d time.Duration) {
 	o.setWant(p, 0)
-	if ev.RetryAfter > 0 {
-		until := o.now.Add(min(ev.RetryAfter, 10*time.Minute))
-		if until.After(p.backoff) {
-			p.backoff = until
-			o.timers.push(timer{at: until, kind: timerBackoff})
-		}
+	if until := o.now.Add(min(d, 10*time.Minute)); d > 0 && until.After(p.declined) {
+		p.declined = until
+		o.timers.push(timer{at: until, kind: timerBackoff})
 	}
 }
 
@@ -54,8 +56,8 @@ func (o *Origin) onLeaseFailed(ev LeaseFailed) {
 	}
 	p := o.peers[l.peer]
 	p.refused = ev.Reason
-	o.setWant(p, 0)
-	o.punish(p, ev.RetryAfter)
+	o.decline(p, ev.RetryAfter)
+	o.punish(p)
 	o.search.taken = o.search.taken || ev.Reason == WorkerBusy
 	if l.live {
 		o.lose(l, AttemptRefused, ev.Reason)
@@ -324,8 +326,32 @@ func (o *Origin) draw(list []candidate, n int) []candidate {
 }
 
 // distribute gives each task to the candidate that would be done with it first.
+// Replicas go to who is not related to those that have the task, while there is
+// such a candidate.
 func (o *Origin) distribute(list []candidate) {
 	all := slices.Clone(list)
+	if o.commits() {
+		o.give(all, o.shun)
+	}
+	o.give(all, func(*peer) func([]int32) bool { return nil })
+	for i := range all {
+		if c := &all[i]; c.lease != nil {
+			o.seal(c.peer, c.lease)
+			c.peer.want = 0
+		}
+	}
+	o.wants = slices.DeleteFunc(o.wants, func(i int32) bool {
+		if p := o.peers[i]; p.want == 0 {
+			p.wanting = false
+			return true
+		}
+		return false
+	})
+	o.dirty = false // what take queued anew, nobody here may have
+}
+
+// give hands out what candidates have room for and do not shun.
+func (o *Origin) give(all []candidate, shun func(*peer) func(have []int32) bool) {
 	heap := make([]*candidate, 0, len(all))
 	for i := range all {
 		if all[i].room > 0 {
@@ -344,7 +370,7 @@ func (o *Origin) distribute(list []candidate) {
 	slices.SortFunc(heap, less) // sorted is a heap
 	for len(heap) > 0 && o.queue.n > 0 {
 		c := heap[0]
-		index, ok := o.queue.peek(c.index)
+		index, ok := o.queue.peek(c.index, shun(c.peer))
 		if ok {
 			if c.lease == nil {
 				c.lease = o.open(c.peer)
@@ -371,18 +397,4 @@ func (o *Origin) distribute(list []candidate) {
 			i = least
 		}
 	}
-	for i := range all {
-		if c := &all[i]; c.lease != nil {
-			o.seal(c.peer, c.lease)
-			c.peer.want = 0
-		}
-	}
-	o.wants = slices.DeleteFunc(o.wants, func(i int32) bool {
-		if p := o.peers[i]; p.want == 0 {
-			p.wanting = false
-			return true
-		}
-		return false
-	})
-	o.dirty = false // what take queued anew, nobody here may have
 }

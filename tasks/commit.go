@@ -50,9 +50,9 @@ func (o *Origin) onCommit(c Commitment) {
 		return
 	}
 	v := Verdict{Job: c.Job, Ref: c.Ref, Replica: c.Replica, Lease: c.Lease, Worker: c.Worker}
-	w, a, late := o.assignment(v)
-	if w == nil {
-		if late != nil {
+	w, a := o.assignment(v)
+	if a == nil {
+		if w != nil {
 			o.reject(v, LateReceipt)
 		}
 		return
@@ -67,7 +67,7 @@ func (o *Origin) onCommit(c Commitment) {
 		o.reject(v, BadReceipt)
 		return
 	case a.promise != nil && a.promise.hash != c.Hash:
-		o.unmask(a, v, NotAsCommitted, "it committed twice")
+		o.unmask(c.Ref.Index, a, NotAsCommitted, "it committed twice")
 		return
 	case a.spoken() || w.spokenBy(a): // told twice, or under another lease
 		v.Status = Pending
@@ -89,14 +89,19 @@ func (o *Origin) onCommit(c Commitment) {
 
 // count counts a committed answer among those that the task needs.
 func (o *Origin) count(index uint32, a *attempt) {
+	o.owe(index, a)
+	o.update(index, o.work(index).class)
+	o.ask(index)
+}
+
+// owe notes that a committed answer is to be shown.
+func (o *Origin) owe(index uint32, a *attempt) {
 	o.close(a, AttemptCommitted, OK)
 	p := o.peers[a.peer]
 	if p.promises == nil {
 		p.promises = make(map[uint32]bool)
 	}
 	p.promises[index] = true
-	o.update(index, o.work(index).class)
-	o.ask(index)
 }
 
 // unasked reports whether a committed answer is shown that was not asked for, as
@@ -176,8 +181,7 @@ func (o *Origin) askAgain(index uint32) {
 		case o.now.Sub(alive) >= 2*revealPause:
 			o.withdraw(index, a)
 		case o.now.Sub(a.promise.asked) >= o.cfg.Reveal:
-			v := Verdict{Job: o.job.ID, Ref: Ref{o.stage, index}, Replica: a.replica, Lease: a.lease.id, Worker: o.peers[a.peer].id}
-			o.unmask(a, v, NotRevealed, "")
+			o.unmask(index, a, NotRevealed, "")
 		default:
 			o.reveal(index, a)
 			o.await(index, w)
@@ -208,19 +212,21 @@ func (o *Origin) Heard(ref Ref, lease LeaseID, replica uint32) bool {
 }
 
 // unmask ends an attempt whose worker broke its word, and has another do it.
-func (o *Origin) unmask(a *attempt, v Verdict, why Reason, detail string) {
-	w := o.work(v.Ref.Index)
-	o.settle(v.Ref.Index, a, AttemptRejected, why)
-	o.condemn(a, v, detail)
-	w.releases++
-	o.releases++
-	o.update(v.Ref.Index, classRelease)
+func (o *Origin) unmask(index uint32, a *attempt, why Reason, detail string) {
+	o.settle(index, a, AttemptRejected, why)
+	o.condemn(index, a, detail)
+	o.leaseAgain(index)
 }
 
 // withdraw counts a committed answer no more: its worker is gone. When it is
 // back it commits again, to the same, or shows what it was asked for.
 func (o *Origin) withdraw(index uint32, a *attempt) {
 	o.settle(index, a, AttemptLost, OK)
+	o.leaseAgain(index)
+}
+
+// leaseAgain has a task leased again.
+func (o *Origin) leaseAgain(index uint32) {
 	o.work(index).releases++
 	o.releases++
 	o.update(index, classRelease)

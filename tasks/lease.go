@@ -44,12 +44,11 @@ const elsewhere = 2 * time.Second
 
 // maxFaultPause bounds how long a worker's own failure keeps a task from it: a
 // second at first, twice as long each time that some worker so fails on the task.
-// Such a task is never given up: what ails the workers, such as a full disk, may
-// pass. It is told by Why.
+// Such a task is never given up: what ails the workers may pass. It is told by Why.
 const maxFaultPause = 5 * time.Minute
 
-// unbelieved is how long a task stays away from a worker whose output for it
-// could not be had.
+// unbelieved is how long a task stays away from a worker that was blamed for its
+// answer.
 const unbelieved = 30 * time.Second
 
 // needs tells how many more workers a task could use.
@@ -97,7 +96,7 @@ func (o *Origin) deny(index uint32, w *work) []int32 {
 		switch a.state {
 		case AttemptHeld, AttemptLate, AttemptCommitted, AttemptRevealing, AttemptAnswered:
 			deny = append(deny, a.peer)
-		case AttemptRejected: // its bytes never came: it may have died, or lied
+		case AttemptRejected: // it may lie, or have died before its bytes were had
 			if left := unbelieved - o.now.Sub(a.end); left > 0 {
 				deny = append(deny, a.peer)
 				o.requeue(index, w, left)
@@ -138,7 +137,7 @@ func (o *Origin) requeue(index uint32, w *work, d time.Duration) {
 func (o *Origin) others(list []int32) bool {
 	for i, p := range o.peers {
 		if p.id != "" && !p.gone && !o.tooFar(p) && !contains(list, int32(i)) &&
-			(p.holds > 0 || o.now.Sub(p.heard) < o.cfg.BidLife) && o.now.Add(elsewhere).After(p.backoff) {
+			(p.holds > 0 || o.now.Sub(p.heard) < o.cfg.BidLife) && o.now.Add(elsewhere).After(p.away()) {
 			return true
 		}
 	}
@@ -196,7 +195,11 @@ func (o *Origin) seal(p *peer, l *lease) {
 func (o *Origin) add(w *work, a attempt) {
 	if len(w.attempts) >= maxAttempts {
 		i := slices.IndexFunc(w.attempts, func(a attempt) bool {
-			return a.state == AttemptLost || a.state == AttemptRefused || a.state == AttemptFailed
+			switch a.state {
+			case AttemptLost, AttemptRefused, AttemptFailed, AttemptRejected, AttemptRevoked:
+				return true
+			}
+			return false
 		})
 		if i >= 0 {
 			o.unlink(w.attempts[i].lease) // its receipt would be of an unknown lease
@@ -245,9 +248,7 @@ func (o *Origin) lose(l *lease, state AttemptState, reason Reason) {
 		w := o.work(it.index)
 		if a := w.attempt(l, it.replica); a != nil && a.held() && !w.decided {
 			o.close(a, state, reason)
-			w.releases++
-			o.releases++
-			o.update(it.index, classRelease)
+			o.leaseAgain(it.index)
 		}
 	}
 	o.search.tries = 0 // look for another soon
@@ -264,8 +265,9 @@ func (o *Origin) paceOf(p *peer) time.Duration {
 // late is when an item of a lease is too slow: over twice its prediction, and
 // past the 95th percentile of how far others were off; with nothing else left
 // to do the percentile alone counts. A prediction from a few tasks is trusted
-// less.
-func (o *Origin) late(l *lease, position int) time.Time {
+// less. Each slow attempt that its task has already doubles the patience with
+// the next: whoever stalls ends no task, and no task is copied without end.
+func (o *Origin) late(l *lease, position int, slow uint) time.Time {
 	p := o.peers[l.peer]
 	pace := l.pace
 	if pace == 0 {
@@ -284,19 +286,23 @@ func (o *Origin) late(l *lease, position int) time.Time {
 	}
 	expect := pace*time.Duration(int(l.ahead)+position+1) + p.standing.RTT
 	slack += 2 * p.standing.RTT
-	return l.granted.Add(time.Duration(float64(expect)*factor) + slack)
+	return l.granted.Add(doubled(time.Duration(min(float64(expect)*factor, float64(maxPatience)))+slack, slow, maxPatience))
 }
+
+// maxPatience is the most that a slow attempt is waited for.
+const maxPatience = 7 * 24 * time.Hour
 
 // watch sets a lease's timer: its lapse, or its first item's being late.
 func (o *Origin) watch(l *lease) {
 	at := l.expires
 	for k, it := range l.items {
 		w := o.work(it.index)
-		if a := w.attempt(l, it.replica); a != nil && a.state == AttemptHeld && !w.copied() {
-			if t := o.late(l, k); t.Before(at) {
-				at = t
+		if a := w.attempt(l, it.replica); a != nil && a.state == AttemptHeld {
+			slow := w.slow()
+			at = earlier(at, o.late(l, k, slow))
+			if slow == 0 {
+				break // those behind it are late later
 			}
-			break
 		}
 	}
 	if l.check.IsZero() || at.Before(l.check) || !o.now.Before(l.check) {
@@ -305,14 +311,14 @@ func (o *Origin) watch(l *lease) {
 	}
 }
 
-// copied reports whether a slow attempt is out: a task has one copy at the most.
-func (w *work) copied() bool {
+// slow is how many attempts are late.
+func (w *work) slow() (n uint) {
 	for i := range w.attempts {
 		if w.attempts[i].state == AttemptLate {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // look is a lease's timer.
@@ -324,10 +330,14 @@ func (o *Origin) look(l *lease) {
 	for k, it := range l.items {
 		w := o.work(it.index)
 		a := w.attempt(l, it.replica)
-		if a == nil || a.state != AttemptHeld || w.copied() {
+		if a == nil || a.state != AttemptHeld {
 			continue
 		}
-		if o.now.Before(o.late(l, k)) {
+		slow := w.slow()
+		if o.now.Before(o.late(l, k, slow)) {
+			if slow > 0 {
+				continue
+			}
 			break
 		}
 		a.state = AttemptLate

@@ -33,10 +33,11 @@ type Origin struct {
 
 	releases, copies, failures uint32
 	holding                    map[hold]*held
-	idle                       []hold // of holding, waiting to be tried again
-	fault                      string // this node's own trouble with outputs
-	lastFault                  string // what a worker said when it failed last, not the program
-	assembling                 bool   // an Assemble is out
+	idle                       []hold      // of holding, waiting to be tried again
+	fault                      string      // this node's own trouble with outputs
+	lastFault                  string      // what a worker said when it failed last, not the program
+	outputs                    map[CID]CID // some that were given: tasks with the same output share its text
+	assembling                 bool        // an Assemble is out
 	assembleTries              uint
 
 	now     time.Time
@@ -135,17 +136,39 @@ func NewOrigin(cfg OriginConfig, job Job, list []Task) (*Origin, error) {
 func (o *Origin) enter(s Stage, list []Task) {
 	o.stage = s
 	o.stages[s] = phase{tasks: list, work: make([]work, len(list)), results: make([]Result, len(list))}
+	o.outputs = map[CID]CID{}
 	o.queue, o.slots = newQueue(len(list)), 0
 	o.pace = pace{}
 	for _, p := range o.peers {
 		p.resetRate()
 		p.promises = nil
 	}
-	want := uint8(max(o.job.Spec.Verify.Replicas, 1))
+	want := max(int(o.job.Spec.Verify.Replicas), 1)
+	each := min(want, firstAttempts)
+	first := make([]attempt, len(list)*each)
 	for i := range list {
-		o.work(uint32(i)).want = want
+		w := o.work(uint32(i))
+		w.want, w.attempts = uint8(want), first[i*each:i*each:(i+1)*each]
 		o.update(uint32(i), classFresh)
 	}
+}
+
+// firstAttempts is for how many attempts at a task there is memory from a stage's
+// begin on, so that a job takes little more at its end.
+const firstAttempts = 3
+
+// maxOutputs bounds the outputs whose text is shared.
+const maxOutputs = 1024
+
+func (o *Origin) share(output CID) CID {
+	if same, ok := o.outputs[output]; ok {
+		return same
+	}
+	if len(o.outputs) >= maxOutputs {
+		clear(o.outputs)
+	}
+	o.outputs[output] = output
+	return output
 }
 
 func (o *Origin) work(index uint32) *work { return &o.stages[o.stage].work[index] }
@@ -183,6 +206,8 @@ func (o *Origin) Step(now time.Time, ev Event) []Effect {
 		o.onCame(ev.Worker)
 	case PeerGone:
 		o.onGone(ev.Worker)
+	case InputsBack:
+		o.onInputsBack()
 	case CancelJob:
 		o.end(Finish{State: Cancelled, Reason: cmp.Or(ev.Reason, CancelledByUser), Detail: clip(ev.Detail)})
 	case Superseded:
@@ -343,6 +368,16 @@ func (o *Origin) Results(stage Stage) []Result {
 		if ph.work[i].decided {
 			list = append(list, ph.results[i])
 		}
+	}
+	return list
+}
+
+// Outputs gives the outputs of a stage in task order, when Assemble asks for it.
+func (o *Origin) Outputs(stage Stage) []CID {
+	ph := &o.stages[stage]
+	list := make([]CID, len(ph.results))
+	for i := range list {
+		list[i] = ph.results[i].Output
 	}
 	return list
 }

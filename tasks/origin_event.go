@@ -12,6 +12,7 @@ type Standing struct {
 	Unknown  bool          // RTT is neither: the peer ranks last
 	Accepted uint32        // receipts of other jobs accepted; 0 makes a stranger
 	Rejected uint32        // receipts of other jobs that disagreed or had no bytes
+	Kin      []string      // what others may have too: two peers that share one may be of one owner
 }
 
 // BidIn is a bid, for an offer or for a probe. This node's own worker bids too.
@@ -103,6 +104,10 @@ type PeerGone struct{ Worker PeerID }
 // not because a probe went to it.
 type PeerCame struct{ Worker PeerID }
 
+// InputsBack says that bytes which this node had lost are here again: workers may
+// have asked for them in vain.
+type InputsBack struct{}
+
 // CancelJob ends the job at its user's word.
 type CancelJob struct {
 	Detail string
@@ -140,6 +145,7 @@ func (HeldOutput) originEvent()     {}
 func (HoldFailed) originEvent()     {}
 func (PeerGone) originEvent()       {}
 func (PeerCame) originEvent()       {}
+func (InputsBack) originEvent()     {}
 func (CancelJob) originEvent()      {}
 func (Superseded) originEvent()     {}
 func (Assembled) originEvent()      {}

@@ -18,7 +18,8 @@ type peer struct {
 	wanting  bool // in Origin.wants
 	gone     bool
 	heard    time.Time
-	backoff  time.Time
+	backoff  time.Time // how long this node keeps it away
+	declined time.Time // how long it takes nothing, by its own word; a bid takes that back
 	strikes  uint
 	refused  Reason // why it last refused; OK: it did not
 
@@ -122,8 +123,16 @@ func (p *peer) stranger() bool {
 
 // free reports whether a peer may be given work now.
 func (o *Origin) free(p *peer) bool {
-	return p.want > 0 && !p.gone && !o.tooFar(p) && !o.now.Before(p.backoff) &&
+	return p.want > 0 && !p.gone && !o.tooFar(p) && !o.now.Before(p.away()) &&
 		o.now.Sub(p.wantAt) < o.cfg.BidLife
+}
+
+// away is until when a peer gets no work.
+func (p *peer) away() time.Time {
+	if p.declined.After(p.backoff) {
+		return p.declined
+	}
+	return p.backoff
 }
 
 // cost is when one more task would start at a peer, as far as is known: what it
@@ -137,13 +146,28 @@ func (p *peer) cost() time.Duration {
 }
 
 // punish backs a peer off, longer each time until a receipt is accepted.
-func (o *Origin) punish(p *peer, atLeast time.Duration) {
-	d := max(doubled(time.Second, p.strikes, time.Minute), min(atLeast, 10*time.Minute))
+func (o *Origin) punish(p *peer) {
+	d := doubled(time.Second, p.strikes, time.Minute)
 	if p.doubtful() {
 		d = max(d, 5*time.Minute)
 	}
 	p.strikes++
 	o.rest(p, d)
+}
+
+// onInputsBack gives work again at once to those that are kept away only because
+// this node had not the bytes to give them.
+func (o *Origin) onInputsBack() {
+	for _, p := range o.peers {
+		if p.refused == InputUnavailable && !p.doubtful() {
+			p.refused, p.strikes, p.backoff = OK, 0, time.Time{}
+		}
+	}
+	s := &o.search
+	if s.tries = 0; !s.again.IsZero() {
+		s.again = earlier(s.again, s.opened.Add(o.cfg.Reannounce))
+	}
+	o.dirty, o.hint = true, nil
 }
 
 // fullPause is before a worker whose disk was full is asked again.

@@ -63,8 +63,9 @@ func (q *queue) remove(index uint32) {
 	}
 }
 
-// peek finds the first task that worker may take.
-func (q *queue) peek(worker int32) (index uint32, ok bool) {
+// peek finds the first task that worker may take, and that none of those who have
+// it makes it shun. shun may be nil.
+func (q *queue) peek(worker int32, shun func(have []int32) bool) (index uint32, ok bool) {
 	var best *bucket
 	for i := 0; i < len(q.buckets); {
 		b := q.buckets[i]
@@ -73,7 +74,7 @@ func (q *queue) peek(worker int32) (index uint32, ok bool) {
 			continue
 		}
 		i++
-		if (best == nil || b.heap[0].rank < best.heap[0].rank) && !contains(b.deny, worker) {
+		if (best == nil || b.heap[0].rank < best.heap[0].rank) && !contains(b.deny, worker) && (shun == nil || !shun(b.deny)) {
 			best = b
 		}
 	}

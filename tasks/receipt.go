@@ -16,10 +16,10 @@ func (o *Origin) onReceipt(r Receipt, opens *Hash) {
 		return
 	}
 	v := Verdict{Job: r.Job, Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: r.Worker, Status: Rejected}
-	w, a, result := o.assignment(v)
-	if w == nil {
-		if result != nil {
-			o.answerLate(v, r, result.work, result.result)
+	w, a := o.assignment(v)
+	if a == nil {
+		if w != nil {
+			o.answerLate(v, r, w)
 		}
 		return
 	}
@@ -35,7 +35,7 @@ func (o *Origin) onReceipt(r Receipt, opens *Hash) {
 		return
 	}
 	if why := o.shown(r, a, opens); why != OK {
-		o.unmask(a, v, why, r.Detail)
+		o.unmask(r.Ref.Index, a, why, r.Detail)
 		return
 	} else if o.unasked(r.Ref.Index, a) || w.spokenBy(a) { // not asked for yet; or under another lease: one peer answers once
 		v.Status = Pending
@@ -43,21 +43,22 @@ func (o *Origin) onReceipt(r Receipt, opens *Hash) {
 		return
 	}
 	if r.Reason >= LateReceipt || (r.Reason == OK && r.Output == "") {
-		o.unmask(a, v, BadReceipt, r.Detail)
+		o.unmask(r.Ref.Index, a, BadReceipt, r.Detail)
 		return
 	}
 	if r.Reason != OK {
-		o.onFailure(r, p, w, a, v)
+		o.onFailure(r, p, w, a)
 		return
 	}
 	if int64(len(r.Inline)) > o.limit() {
-		o.unmask(a, v, OutputTooLarge, fmt.Sprintf("%d bytes, at most %d are allowed", len(r.Inline), o.limit()))
+		o.unmask(r.Ref.Index, a, OutputTooLarge, fmt.Sprintf("%d bytes, at most %d are allowed", len(r.Inline), o.limit()))
 		return
 	}
 	if a.promise == nil {
 		o.measure(p, a.lease, r.Ref.Index, a)
 	}
 	o.settle(r.Ref.Index, a, AttemptAnswered, OK)
+	r.Output = o.share(r.Output)
 	a.output = r.Output
 	p.refused = OK
 	o.enough(w, a, r.Ref)
@@ -75,41 +76,35 @@ func (o *Origin) onReceipt(r Receipt, opens *Hash) {
 	}
 }
 
-// late is a task that takes no more answers.
-type lateTask struct {
-	work   *work
-	result *Result
-}
-
-// assignment finds what a worker speaks of. Without one, it has been answered
-// why; or the task takes no more answers, and is given back as late.
-func (o *Origin) assignment(v Verdict) (w *work, a *attempt, late *lateTask) {
+// assignment finds what a worker speaks of. Without an attempt it has been answered
+// why, unless there is a task: that one takes no more answers.
+func (o *Origin) assignment(v Verdict) (*work, *attempt) {
 	if int(v.Ref.Stage) >= len(o.stages) || int(v.Ref.Index) >= len(o.stages[v.Ref.Stage].work) {
 		o.accuse(v, WrongTask)
-		return nil, nil, nil
+		return nil, nil
 	}
-	ph := &o.stages[v.Ref.Stage]
-	w = &ph.work[v.Ref.Index]
+	w := &o.stages[v.Ref.Stage].work[v.Ref.Index]
 	if w.decided || o.state.Over() || v.Ref.Stage != o.stage {
-		return nil, nil, &lateTask{w, &ph.results[v.Ref.Index]}
+		return w, nil
 	}
 	l := o.leases[v.Lease]
 	switch {
 	case l == nil:
 		o.reject(v, UnknownLease)
-		return nil, nil, nil
+		return nil, nil
 	case o.peers[l.peer].id != v.Worker:
 		o.accuse(v, NotItsLease)
-		return nil, nil, nil
+		return nil, nil
 	case !slices.Contains(l.items, item{v.Ref.Index, v.Replica}):
 		o.accuse(v, WrongTask)
-		return nil, nil, nil
+		return nil, nil
 	}
-	if a = w.attempt(l, v.Replica); a == nil { // its history was forgotten
+	a := w.attempt(l, v.Replica)
+	if a == nil { // its history was forgotten
 		o.reject(v, UnknownLease)
-		return nil, nil, nil
+		return nil, nil
 	}
-	return w, a, nil
+	return w, a
 }
 
 // accuse rejects what no worker that keeps to the rules says. It counts once
@@ -121,7 +116,7 @@ func (o *Origin) accuse(v Verdict, why Reason) {
 		return
 	}
 	p.rejected++
-	o.punish(p, 0)
+	o.punish(p)
 	o.emit(Blame{Worker: v.Worker, Reason: why})
 }
 
@@ -141,12 +136,13 @@ func (o *Origin) reject(v Verdict, why Reason) {
 }
 
 // answerLate repeats the verdict of a decided task, or refuses as late.
-func (o *Origin) answerLate(v Verdict, r Receipt, w *work, result *Result) {
+func (o *Origin) answerLate(v Verdict, r Receipt, w *work) {
 	v.Reason = LateReceipt
 	if w.decided && r.Reason == OK {
+		result := &o.stages[v.Ref.Stage].results[v.Ref.Index]
 		for _, id := range result.Workers {
 			if id == r.Worker && r.Output == result.Output {
-				v.Status, v.Reason = Accepted, OK
+				v.Status, v.Reason, v.Related = Accepted, OK, result.Related
 			}
 		}
 		if v.Status != Accepted && r.Output != result.Output && o.job.Spec.Verify.Mode == VerifyQuorum {
@@ -159,6 +155,7 @@ func (o *Origin) answerLate(v Verdict, r Receipt, w *work, result *Result) {
 // measure learns a worker's pace from a receipt.
 func (o *Origin) measure(p *peer, l *lease, index uint32, a *attempt) {
 	p.worked(o.now)
+	o.search.moved = true
 	if !a.held() {
 		return
 	}
@@ -175,30 +172,34 @@ func (o *Origin) measure(p *peer, l *lease, index uint32, a *attempt) {
 	o.pace.served(p.pace() * time.Duration(p.slots))
 }
 
-// condemn makes durable that a worker is blamed for an attempt, and tells it.
-func (o *Origin) condemn(a *attempt, v Verdict, detail string) {
+// condemn blames a worker for an attempt.
+func (o *Origin) condemn(index uint32, a *attempt, detail string) {
 	p := o.peers[a.peer]
 	p.rejected++
-	o.punish(p, 0)
-	v.Status, v.Reason = Rejected, a.reason
-	o.emit(Record{Attempt: Attempt{Ref: v.Ref, Replica: a.replica, Lease: a.lease.id, Worker: p.id, Reason: a.reason, Detail: clip(detail)}, Verdict: v})
+	o.punish(p)
+	o.note(index, a, detail)
 }
 
-// note makes an attempt's end durable, then answers it.
-func (o *Origin) note(r Receipt, p *peer, v Verdict) {
-	v.Status, v.Reason = Rejected, r.Reason
-	o.emit(Record{Attempt: Attempt{Ref: r.Ref, Replica: r.Replica, Lease: r.Lease, Worker: p.id,
-		Reason: r.Reason, Detail: clip(r.Detail)}, Verdict: v})
+// note makes durable what an attempt failed for, then tells its worker.
+func (o *Origin) note(index uint32, a *attempt, detail string) {
+	v := o.verdict(index, a)
+	v.Status, v.Reason = Rejected, a.reason
+	o.emit(Record{Attempt: Attempt{Ref: v.Ref, Replica: v.Replica, Lease: v.Lease, Worker: v.Worker, Reason: v.Reason, Detail: clip(detail)}, Verdict: v})
+}
+
+// verdict begins one on an attempt at a task of this stage.
+func (o *Origin) verdict(index uint32, a *attempt) Verdict {
+	return Verdict{Job: o.job.ID, Ref: Ref{o.stage, index}, Replica: a.replica, Lease: a.lease.id, Worker: o.peers[a.peer].id}
 }
 
 // onFailure judges a receipt that says the run failed. The program's failures
 // count against the job's retries; the worker's only keep it away for a while.
-func (o *Origin) onFailure(r Receipt, p *peer, w *work, a *attempt, v Verdict) {
+func (o *Origin) onFailure(r Receipt, p *peer, w *work, a *attempt) {
 	o.settle(r.Ref.Index, a, AttemptFailed, r.Reason)
 	w.releases++
 	o.releases++
 	p.failed++
-	o.note(r, p, v)
+	o.note(r.Ref.Index, a, r.Detail)
 	if r.Reason >= WorkerBusy {
 		p.refused = r.Reason
 		if r.Reason == WorkerFault && w.faults < 255 {
@@ -207,10 +208,11 @@ func (o *Origin) onFailure(r Receipt, p *peer, w *work, a *attempt, v Verdict) {
 		if o.lastFault = r.Reason.String(); r.Detail != "" {
 			o.lastFault += ": " + strings.ToValidUTF8(r.Detail[:min(len(r.Detail), 300)], "")
 		}
-		if r.Reason == WorkerFull { // no fault: all that it had in hand comes back at once
+		switch {
+		case r.Reason == WorkerFull: // no fault: all that it had in hand comes back at once
 			o.rest(p, fullPause)
-		} else {
-			o.punish(p, 0)
+		case !o.now.Before(p.backoff): // else it is the same trouble, with the rest of what it had in hand
+			o.punish(p)
 		}
 		o.update(r.Ref.Index, classRelease)
 		return
@@ -280,6 +282,7 @@ func (o *Origin) onHeld(ev HeldOutput) {
 // keep makes answers of all receipts of a task whose bytes are now held.
 func (o *Origin) keep(index uint32, output CID, size int64, folder bool) {
 	w := o.work(index)
+	output = o.share(output)
 	from := len(w.answers)
 	for i := range w.attempts {
 		a := &w.attempts[i]
@@ -349,27 +352,31 @@ func (o *Origin) decide(index uint32, output CID) {
 	w := &ph.work[index]
 	d := Decide{Result: Result{Ref: ref, Output: output}}
 	w.decided = true
+	var agreed []int32
 	for _, a := range w.answers {
 		if a.output == output {
+			agreed = append(agreed, a.peer)
 			d.Result.Size, d.Result.Folder = a.size, a.folder
 			d.Result.Workers = append(d.Result.Workers, o.peers[a.peer].id)
 		}
 	}
+	d.Result.Related = o.commits() && o.unrelated(agreed) < o.job.Spec.Verify.Replicas
 	for i := range w.attempts {
 		a := &w.attempts[i]
 		p := o.peers[a.peer]
 		switch {
 		case a.state == AttemptAnswered:
-			v := Verdict{Job: o.job.ID, Ref: ref, Replica: a.replica, Lease: a.lease.id, Worker: p.id, Status: Accepted}
+			v := o.verdict(index, a)
+			v.Status = Accepted
 			switch {
 			case a.output == output:
-				a.state = AttemptAccepted
+				a.state, v.Related = AttemptAccepted, d.Result.Related
 				p.accepted++
 				p.strikes = 0
 			case o.job.Spec.Verify.Mode == VerifyQuorum:
 				v.Status, v.Reason = Rejected, OutputMismatch
 				p.rejected++
-				o.punish(p, 0)
+				o.punish(p)
 			default:
 				v.Status, v.Reason = Rejected, LateReceipt
 			}
@@ -457,7 +464,7 @@ func (o *Origin) onHoldFailed(ev HoldFailed) {
 		case a.state != AttemptAnswered || a.output != ev.Output || w.hasAnswer(a.peer):
 		case p.id == ev.Worker:
 			a.state, a.reason, a.end = AttemptRejected, ev.Reason, o.now
-			o.condemn(a, Verdict{Job: o.job.ID, Ref: ev.Ref, Replica: a.replica, Lease: a.lease.id, Worker: p.id}, ev.Detail)
+			o.condemn(ev.Ref.Index, a, ev.Detail)
 		case next == nil:
 			next = &held{worker: p.id}
 		}
@@ -465,9 +472,7 @@ func (o *Origin) onHoldFailed(ev HoldFailed) {
 	if next != nil {
 		o.hold(h, next)
 	}
-	w.releases++
-	o.releases++
-	o.update(ev.Ref.Index, classRelease)
+	o.leaseAgain(ev.Ref.Index)
 }
 
 // holdAgain retries what could not be stored.

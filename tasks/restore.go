@@ -171,11 +171,7 @@ func (o *Origin) restoreCommitment(c Commitment) {
 			o.close(b, AttemptLost, OK)
 		}
 	}
-	p := o.peers[a.peer]
-	if o.close(a, AttemptCommitted, OK); p.promises == nil {
-		p.promises = make(map[uint32]bool)
-	}
-	p.promises[c.Ref.Index] = true
+	o.owe(c.Ref.Index, a)
 }
 
 func (o *Origin) restoreAttempt(r Attempt) {
@@ -203,6 +199,7 @@ func (o *Origin) restoreAttempt(r Attempt) {
 		}
 	}
 	o.settle(r.Ref.Index, a, AttemptAnswered, OK)
+	r.Output = o.share(r.Output)
 	a.output = r.Output
 	o.peers[l.peer].answered++
 	w.answers = append(w.answers, answer{peer: l.peer, replica: r.Replica, lease: r.Lease,

@@ -15,6 +15,7 @@ type search struct {
 	again      time.Time // next offer; zero: none is due
 	taken      bool      // somebody else was quicker at a worker that this job's lease went to
 	tries      uint      // offers repeated at one radius
+	moved      bool      // some worker answered since the last offer
 }
 
 func (s *search) next(o *Origin) time.Time {
@@ -31,6 +32,7 @@ const (
 	kappa       = 0.1                    // seconds that a bid waits a second of its worker's queue
 	probeWindow = 250 * time.Millisecond // for the answers of far peers
 	reachSlack  = 1.3                    // of the radius: who may still find itself inside
+	barren      = 3                      // repeated offers, after which a search widens while nobody answers: who is near may stall
 )
 
 // onCame brings the next offer of waiting tasks forward: who came may be able. A
@@ -84,7 +86,11 @@ func (o *Origin) seek() {
 	case !s.collecting && s.taken && o.queue.n > 0 && o.poor():
 		o.widen()
 	case !s.collecting && !s.again.IsZero() && !o.now.Before(s.again) && o.queue.n > 0:
-		o.announce(s.radius >= o.full())
+		if s.tries >= barren && !s.moved && s.radius < o.full() {
+			o.widen()
+		} else {
+			o.announce(s.radius >= o.full())
+		}
 		s.tries++
 	}
 	s.taken = false
@@ -117,7 +123,7 @@ func (o *Origin) announce(probe bool) {
 	}
 	s.round++
 	s.collecting, s.opened, s.closes = true, o.now, o.now.Add(offer.Window)
-	s.again, s.early = time.Time{}, time.Time{}
+	s.again, s.early, s.moved = time.Time{}, time.Time{}, false
 	o.emit(Announce{offer})
 	if s.probing {
 		o.emit(Probe{N: o.cfg.Probes, Offer: offer})

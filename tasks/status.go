@@ -127,8 +127,8 @@ func (o *Origin) Status() JobStatus {
 			continue
 		}
 		w := WorkerShare{Worker: p.id, RTT: p.standing.RTT, Holds: p.holds, Accepted: p.accepted, Failed: p.failed, Rejected: p.rejected}
-		if p.backoff.After(o.now) {
-			w.Backoff = p.backoff
+		if p.away().After(o.now) {
+			w.Backoff = p.away()
 		}
 		s.Workers = append(s.Workers, w)
 	}
@@ -211,19 +211,19 @@ func (o *Origin) whyWaiting(now time.Time) Wait {
 			gone++
 		case o.tooFar(p):
 			far++
-		case now.Before(p.backoff) && p.refused != OK:
+		case now.Before(p.away()) && p.refused != OK:
 			if refusals[p.refused]++; refusals[p.refused] == 1 {
 				reasons = append(reasons, p.refused)
 			}
 			backing++
-			w.Next = earlier(w.Next, p.backoff)
-		case now.Before(p.backoff):
+			w.Next = earlier(w.Next, p.away())
+		case now.Before(p.away()):
 			if backing++; p.doubtful() {
 				doubtful++
 			} else {
 				failing++
 			}
-			w.Next = earlier(w.Next, p.backoff)
+			w.Next = earlier(w.Next, p.away())
 		case p.holds > 0:
 			busy++
 		case p.refused != OK:

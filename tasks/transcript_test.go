@@ -228,6 +228,9 @@ func verdictText(v tasks.Verdict) string {
 	t := fmt.Sprintf("%s %s %s", v.Worker, v.Lease, refText(v.Ref))
 	switch v.Status {
 	case tasks.Accepted:
+		if v.Related {
+			return t + " accepted, of related peers"
+		}
 		return t + " accepted"
 	case tasks.Pending:
 		return t + " pending"
@@ -259,7 +262,7 @@ func (s *script) newOrigin(what string, a args) {
 
 func (s *script) originCommand(name string, a args) {
 	w := tasks.PeerID(a.str("w", "a"))
-	standing := tasks.Standing{RTT: a.dur("rtt"), Unknown: a.has("far"), Accepted: uint32(a.num("known", 0))}
+	standing := tasks.Standing{RTT: a.dur("rtt"), Unknown: a.has("far"), Accepted: uint32(a.num("known", 0)), Kin: a.list("kin")}
 	lease, ref := tasks.LeaseID(a.str("lease", "")), a.ref("task")
 	reason := tasks.Reason(a.num("reason", 0))
 	out := tasks.CID(a.str("out", "x"))
@@ -302,6 +305,8 @@ func (s *script) originCommand(name string, a args) {
 		s.originStep(tasks.HoldFailed{Ref: ref, Worker: w, Output: out, Reason: reason})
 	case "came":
 		s.originStep(tasks.PeerCame{Worker: w})
+	case "inputs":
+		s.originStep(tasks.InputsBack{})
 	case "gone":
 		s.originStep(tasks.PeerGone{Worker: w})
 	case "cancel":

@@ -106,7 +106,7 @@ func (w *Worker) onOffer(ev OfferIn) {
 		}
 	}
 	if why != OK {
-		if ev.Able == OK && (why == WorkerPaused || why == WorkerFull || why == WorkerLacks) {
+		if ev.Able == WorkerFull || ev.Able == OK && (why == WorkerPaused || why == WorkerFull || why == WorkerLacks) {
 			w.miss(OfferIn{Offer: ev.Offer, RTT: ev.RTT})
 		}
 		if ev.Probe {

@@ -82,10 +82,11 @@ func (r Receipt) weight() int64 {
 }
 
 // laden reports whether nothing more of an origin may start, since it judges so
-// little of what it has.
+// little of what it has. Leases alone do not hold it up: they go when they are
+// done.
 func (w *Worker) laden(b *account) bool {
 	return b.owed >= w.cfg.MaxReceipts || w.owed >= workerShares*w.cfg.MaxReceipts ||
-		b.bytes >= w.cfg.MaxBytes || w.bytes >= workerShares*w.cfg.MaxBytes
+		b.owed > 0 && b.bytes >= w.cfg.MaxBytes || w.owed > 0 && w.bytes >= workerShares*w.cfg.MaxBytes
 }
 
 // hasRoom reports whether a lease fits within its origin's bounds, and those of

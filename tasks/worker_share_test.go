@@ -168,6 +168,20 @@ func TestOneOriginsBytes(t *testing.T) {
 	}
 }
 
+// Leases that take all the bytes there are begin all the same.
+func TestFullOfLeases(t *testing.T) {
+	c := newShared(t, func(w *tasks.WorkerConfig) { w.MaxBytes = 1 << 20 })
+	for i := range 4 {
+		origin := tasks.PeerID(fmt.Sprint("o", i))
+		if !c.lease(origin, "a", 1, 1<<20) {
+			t.Fatalf("the lease of %s was refused", origin)
+		}
+	}
+	if c.runs["o0"] != 1 {
+		t.Error("nothing runs")
+	}
+}
+
 // Offers of one origin do not displace another's.
 func TestOneOriginsOffers(t *testing.T) {
 	c := newShared(t, nil)

@@ -331,7 +331,7 @@ func (b *bench) outcome(ctx context.Context, f tasks.Start) tasks.Outcome {
 // fault names the reason of this node's own failure. A child process that had no
 // room says so in words only.
 func (b *bench) fault(err error, otherwise tasks.Reason) tasks.Reason {
-	if b.s.cfg.Full(err) || b.s.cfg.Room(context.Background()) != nil {
+	if b.s.cfg.Full(err) || b.s.cfg.Room() != nil {
 		return tasks.WorkerFull
 	}
 	return otherwise
@@ -355,9 +355,10 @@ func bounded(o tasks.Outcome) tasks.Outcome {
 // seen hears that a peer is there again.
 func (b *bench) seen(p tasks.PeerID) { b.push(tasks.OriginSeen{Origin: p}) }
 
-// caughtUp waits until the machine has what was pushed: whoever sends faster
-// than that is slowed.
-func (b *bench) caughtUp(ctx context.Context) error {
+// caughtUp waits until the machine has what was pushed: whoever sends faster than
+// that is slowed, also when it does not wait for the answer, or sends what is
+// refused half-way.
+func (b *bench) caughtUp() error {
 	run, ok := b.s.crew.enter()
 	if !ok {
 		return notReady()
@@ -368,8 +369,6 @@ func (b *bench) caughtUp(ctx context.Context) error {
 	select {
 	case <-then:
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	case <-run.Done():
 		return notReady()
 	}

@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -30,28 +31,19 @@ func (b *bench) hear(origin peer.ID, o tasks.Offer, answer chan<- []tasks.Worker
 	return b.inbox.offer(benchInbox, idOf(origin), offerBytes, benchEvent{ev: ev, answer: answer})
 }
 
-// able is this node's own filter: what it runs and what its owner allows.
+// able is this node's own filter: what it runs and what its owner allows. What of
+// that the limits say, the machine asks itself.
 func (s *Service) able(o tasks.Offer) tasks.Reason {
-	kind := false
-	for _, k := range s.cfg.Kinds {
-		kind = kind || k == o.Kind
-	}
-	s.mu.Lock()
-	memory := s.limits().Memory
-	s.mu.Unlock()
 	switch {
-	case !kind, memory > 0 && o.Needs.Memory > memory:
+	case !slices.Contains(s.cfg.Kinds, o.Kind):
 		return tasks.WorkerLacks
-	case s.cfg.Room(context.Background()) != nil:
+	case s.cfg.Room() != nil:
 		return tasks.WorkerFull
 	case s.cfg.Allow != nil:
 		return s.cfg.Allow(o)
 	}
 	return tasks.OK
 }
-
-// limits is called with the service's lock held.
-func (s *Service) limits() tasks.SetLimits { return s.cfg.Limits }
 
 // cached looks up whether all of some roots are here. It is asked for what is bid
 // for alone, so that offers cost no look at the store.
@@ -84,7 +76,7 @@ func (s *Service) SetLimits(l tasks.SetLimits) {
 func (s *Service) Limits() tasks.SetLimits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.limits()
+	return s.cfg.Limits
 }
 
 // bid tells an origin what this node would take. One that does not arrive is

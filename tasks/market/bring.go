@@ -30,8 +30,6 @@ func (b *bench) bring(ctx context.Context, origin tasks.PeerID, lease tasks.Leas
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.s.cfg.FetchTimeout)
-	defer cancel()
 	if err := b.fetchAll(ctx, spans, from, ticket); err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ type Store interface {
 // JobStore keeps the jobs that this node is, was or may become the origin of.
 type JobStore interface {
 	AddJob(ctx context.Context, r wire.JobRecord) (added bool, err error)
+	// Job fails with ErrNoJob when none of that ID is kept.
 	Job(ctx context.Context, id tasks.JobID) (wire.JobRecord, error)
 	Jobs(ctx context.Context) ([]wire.JobRecord, error)
 	Apply(ctx context.Context, c wire.Change) error
@@ -75,7 +76,7 @@ type Data interface {
 type Inputs interface {
 	// Fetch brings the bytes of a span here: from the peers given, who are shown
 	// the ticket, and from whoever else provides them. What is here already is
-	// not fetched again.
+	// not fetched again. It fails when next to nothing comes for some minutes.
 	Fetch(ctx context.Context, span tasks.Span, from []peer.ID, ticket []byte) error
 	// Cached reports whether all of root is here.
 	Cached(ctx context.Context, root tasks.CID) bool
@@ -101,7 +102,8 @@ type Damages interface {
 type Outputs interface {
 	// Hold makes an output durable here and keeps it for the job: from Inline
 	// when that is not nil, else from the peer given. ErrBadOutput and ErrOutputTooLarge
-	// blame the peer; any other error is this node's own trouble.
+	// blame the peer; any other error is this node's own trouble. It is ErrBadOutput
+	// when next to nothing comes for some minutes.
 	Hold(ctx context.Context, h HoldRequest) (Held, error)
 	// Keep keeps a root that is here for the job.
 	Keep(ctx context.Context, job tasks.JobID, root tasks.CID) error
@@ -110,7 +112,7 @@ type Outputs interface {
 	// hash to their CID, else this node's own trouble.
 	PutAll(ctx context.Context, job tasks.JobID, files []wire.Blob) []error
 	// Assemble makes one root of the results, in order, and keeps it for the job.
-	Assemble(ctx context.Context, job tasks.JobID, stage tasks.Stage, results []tasks.Result) (Held, error)
+	Assemble(ctx context.Context, job tasks.JobID, stage tasks.Stage, outputs []tasks.CID) (Held, error)
 	// Release lets go of all that was kept for a job.
 	Release(ctx context.Context, job tasks.JobID) error
 	// KeepWork stores small outputs that the Runner made, in one commit, until
@@ -174,12 +176,11 @@ type Config struct {
 	Full func(error) bool
 	// Room says why no more work can be taken for lack of room, or nil. It is asked
 	// for each offer. Nil: there is always room.
-	Room func(context.Context) error
+	Room func() error
 
 	MaxJobs      int           // jobs in hand as origin at once, above which Submit refuses; 256
 	MaxAdoptions int           // published jobs followed at once; 1024
 	Holds        int           // outputs of one job fetched at once; 16
-	FetchTimeout time.Duration // for the inputs or the output of one task; 2 min
 	Events       int           // kept for each slow subscriber; 1024
 	Sweep        time.Duration // between looks for jobs past their retention; 1 min
 
@@ -213,9 +214,6 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxAdoptions, 1024)
 	def(&c.Holds, 16)
 	def(&c.Events, 1024)
-	if c.FetchTimeout == 0 {
-		c.FetchTimeout = 2 * time.Minute
-	}
 	if c.Sweep == 0 {
 		c.Sweep = time.Minute
 	}
@@ -223,7 +221,7 @@ func (c Config) withDefaults() Config {
 		c.Full = func(error) bool { return false }
 	}
 	if c.Room == nil {
-		c.Room = func(context.Context) error { return nil }
+		c.Room = func() error { return nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -246,7 +244,7 @@ func (c Config) check() error {
 	need(c.Data != nil, "Data")
 	need(c.Publisher != nil, "Publisher")
 	need(c.Runner != nil || c.NoWork, "Runner, or NoWork,")
-	if c.MaxJobs < 0 || c.MaxAdoptions < 0 || c.Holds < 0 || c.Events < 0 || c.FetchTimeout < 0 || c.Sweep < 0 {
+	if c.MaxJobs < 0 || c.MaxAdoptions < 0 || c.Holds < 0 || c.Events < 0 || c.Sweep < 0 {
 		errs = append(errs, errors.New("a bound is below zero"))
 	}
 	if len(c.Version) > 128 {

@@ -43,7 +43,7 @@ const (
 func (c *courier) grant(g granted) {
 	g.bytes = g.weight()
 	if len(c.leases) >= courierLeases || len(c.leases) > 0 && c.bytes+g.bytes > courierBytes {
-		g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: tasks.WorkerBusy, RetryAfter: time.Second})
+		g.failed(tasks.WorkerBusy, time.Second)
 		return
 	}
 	c.leases, c.bytes = append(c.leases, g), c.bytes+g.bytes
@@ -194,13 +194,13 @@ func (c *courier) deliver(ctx context.Context, leases []granted, o wire.Orders, 
 			}
 			if err != nil {
 				s.log.Error("lease not encoded", "job", leases[i].lease.Job, "err", err)
-				leases[i].failed(tasks.WorkerFault)
+				leases[i].failed(tasks.WorkerFault, 0)
 				continue
 			}
 			sealed = b
 		}
 		if i == len(leases) || size > 0 && size+len(sealed) > ordersBytes {
-			if i < len(leases) || !empty(o) {
+			if !empty(o) {
 				c.send(ctx, with, asks, o)
 			}
 			o, with, size, asks = wire.Orders{}, nil, 0, nil
@@ -223,7 +223,7 @@ func (c *courier) send(ctx context.Context, with []granted, asks []asked, o wire
 			c.s.log.Debug("orders not delivered", "peer", c.to, "leases", len(with), "err", err)
 		}
 		for _, g := range with {
-			g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: reason, RetryAfter: after})
+			g.failed(reason, after)
 		}
 		return
 	}
@@ -231,16 +231,10 @@ func (c *courier) send(ctx context.Context, with []granted, asks []asked, o wire
 		a.desk.push(tasks.RevealTold{Worker: a.Worker, Lease: a.Lease, Ref: a.Ref, Replica: a.Replica})
 	}
 	for _, r := range refused {
-		if r.Job != "" { // of those to be renewed
-			if d := c.s.desk(r.Job); d != nil && renews(o, r) {
-				d.push(tasks.LeaseFailed{Lease: r.Lease, Worker: idOf(c.to), Reason: tasks.UnknownLease})
-			}
-			continue
-		}
-		for _, g := range with {
-			if g.lease.ID == r.Lease {
-				g.desk.push(tasks.LeaseFailed{Lease: r.Lease, Worker: g.lease.Worker, Reason: r.Reason, RetryAfter: r.RetryAfter})
-			}
+		if i := slices.IndexFunc(with, func(g granted) bool { return g.lease.Job == r.Job && g.lease.ID == r.Lease }); i >= 0 {
+			with[i].failed(r.Reason, r.RetryAfter)
+		} else if d := c.s.desk(r.Job); d != nil && renews(o, r) {
+			d.push(tasks.LeaseFailed{Lease: r.Lease, Worker: idOf(c.to), Reason: tasks.UnknownLease})
 		}
 	}
 }
@@ -263,8 +257,13 @@ func (c *courier) call(ctx context.Context, o wire.Orders) ([]wire.RefusedLease,
 	return wire.UnmarshalOrdersReply(resp)
 }
 
-func (g granted) failed(reason tasks.Reason) {
-	g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: reason})
+// failed tells the job of it. That a worker does not know a lease means that it has
+// forgotten it, which can't be of one that it is being given.
+func (g granted) failed(reason tasks.Reason, after time.Duration) {
+	if reason == tasks.UnknownLease {
+		reason = tasks.WorkerFault
+	}
+	g.desk.push(tasks.LeaseFailed{Lease: g.lease.ID, Worker: g.lease.Worker, Reason: reason, RetryAfter: after})
 }
 
 // renews reports whether orders renewed a lease that was refused.

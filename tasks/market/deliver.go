@@ -203,6 +203,7 @@ func (b *bench) sendReport(ctx context.Context, to peer.ID, r wire.WorkReport) (
 // same moment on, so that whoever sees that nothing is owed sees it.
 func (b *bench) judged(origin tasks.PeerID, vs []tasks.Verdict, said *wire.SaidVerdicts) {
 	var gone []wire.ReceiptKey
+	waits := map[wire.ReceiptKey]bool{}
 	known := 0
 	b.mu.Lock()
 	for _, v := range vs {
@@ -218,6 +219,13 @@ func (b *bench) judged(origin tasks.PeerID, vs []tasks.Verdict, said *wire.SaidV
 			gone = append(gone, k)
 			delete(b.kept, k)
 			delete(b.shown, k)
+		} else {
+			waits[k] = true
+		}
+	}
+	for i := range b.owed {
+		if o := &b.owed[i]; o.Origin == origin && waits[wire.KeyOf(o.Receipt)] {
+			o.Until = later(o.Until, b.wall().Add(oldGrace))
 		}
 	}
 	var old []tasks.Receipt
@@ -287,10 +295,27 @@ func (b *bench) restore(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.owed = owed
-	for _, o := range owed {
-		b.remember(o)
+	now := b.wall()
+	for i := range b.owed {
+		o := &b.owed[i]
+		b.remember(*o)
+		if now.Before(o.Until.Add(maxGrace)) { // or nobody has waited for it in a long time
+			o.Until = later(o.Until, now.Add(oldGrace))
+		}
 	}
 	return nil
+}
+
+// oldGrace is how long what an earlier run left is kept after this one's start, and
+// after each word of an origin that waits for it still: one that waits for a second
+// worker's answer may do so for hours.
+const oldGrace = 10 * time.Minute
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // settleOld delivers what the last run left, until each has its verdict or its

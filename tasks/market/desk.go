@@ -34,12 +34,15 @@ type desk struct {
 	ahead chan struct{}
 	lost  bool // what the machine knows will never be durable: nobody is told
 
+	kept int // tasks of a job that is over whose history is in memory; under Service.mu
+
 	mu     sync.Mutex
 	job    tasks.Job
 	submit wire.Submission
 	origin *tasks.Origin                          // nil before the split is durable
+	result *tasks.JobStatus                       // of a job that is over and whose machine was let go of
 	roots  map[tasks.CID]bool                     // that leases let workers read
-	probes map[peer.ID]bool                       // who was asked directly, ever
+	probes map[peer.ID]bool                       // who was asked directly since it was last gone
 	waits  tasks.Wait                             // before there is a machine
 	asked  map[wire.ReceiptKey]wire.SignedReceipt // not judged yet
 	finish *tasks.Finish
@@ -62,12 +65,15 @@ type deskEvent struct {
 // eventBytes is about what one takes besides the proof.
 const eventBytes = 256
 
-// weight is about what events that came in one message take: they share a proof.
+// weight is about what events that came in one message take: those of one batch
+// share its proof.
 func weight(evs []deskEvent) int {
 	n := eventBytes * len(evs)
+	var last *wire.SignedBatch
 	for _, e := range evs {
-		if e.receipt != nil && e.receipt.Batch != nil {
-			return n + len(e.receipt.Batch.Sealed)
+		if e.receipt != nil && e.receipt.Batch != last {
+			last = e.receipt.Batch
+			n += len(last.Sealed)
 		}
 	}
 	return n
@@ -128,34 +134,62 @@ func (s *Service) retire(d *desk) {
 	yielded := d.finish != nil && d.finish.Reason == tasks.StaleTerm
 	d.mu.Unlock()
 	d.inbox.close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.desks, d.job.ID)
 	if !yielded {
 		s.remember(d)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.desks, d.job.ID)
 	s.takeNext()
 }
 
-// remember keeps a job's history for a while. It is called with the lock held.
+// remember keeps a job that is over for a while.
 func (s *Service) remember(d *desk) {
+	d.mu.Lock()
+	sum := 0
+	if d.origin != nil {
+		sum = int(d.origin.Status().Tasks)
+	}
+	d.mu.Unlock()
+	s.mu.Lock()
+	d.kept = sum
 	s.finished = slices.DeleteFunc(s.finished, func(o *desk) bool { return o.job.ID == d.job.ID })
 	s.finished = append(s.finished, d)
 	if len(s.finished) > keepFinished {
 		s.finished = append([]*desk(nil), s.finished[1:]...)
+	}
+	var heavy []*desk
+	for _, o := range slices.Backward(s.finished[:len(s.finished)-1]) {
+		if sum+o.kept > s.detailed {
+			heavy, o.kept = append(heavy, o), 0
+		}
+		sum += o.kept
+	}
+	s.mu.Unlock()
+	for _, o := range heavy {
+		o.mu.Lock()
+		if o.origin != nil {
+			st := o.origin.Status()
+			o.result, o.origin, o.roots, o.asked = &st, nil, nil, nil
+		}
+		o.mu.Unlock()
 	}
 }
 
 // open reads the job, cuts it into tasks when that was not done, and makes its
 // machine.
 func (d *desk) open(ctx context.Context) error {
-	rec, err := d.s.cfg.Store.Job(ctx, d.job.ID)
+	var rec wire.JobRecord
+	var sub wire.Submission
+	err := d.read(ctx, func() (err error) {
+		if rec, err = d.s.cfg.Store.Job(ctx, d.job.ID); err != nil {
+			return err
+		}
+		sub, _, err = openSubmission(rec.Submission)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("read job: %w", err)
-	}
-	sub, _, err := openSubmission(rec.Submission)
-	if err != nil {
-		return fmt.Errorf("stored submission: %w", err)
 	}
 	d.mu.Lock()
 	d.job = tasks.Job{ID: rec.ID, Spec: sub.Spec, Submission: rec.Submission, Submitter: rec.Submitter, Term: rec.Term, Created: rec.Created, Published: rec.Published}
@@ -175,7 +209,11 @@ func (d *desk) open(ctx context.Context) error {
 			return d.end(ctx, *fin)
 		}
 	}
-	records, err := d.s.cfg.Store.Records(ctx, d.job.ID, d.job.Term)
+	var records tasks.Records
+	err = d.read(ctx, func() (err error) {
+		records, err = d.s.cfg.Store.Records(ctx, d.job.ID, d.job.Term)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("read records: %w", err)
 	}
@@ -193,6 +231,37 @@ func (d *desk) open(ctx context.Context) error {
 	d.mu.Unlock()
 	d.s.emit(Event{Kind: JobRunning, Job: d.job.ID, Count: uint32(len(records.Tasks)), State: tasks.Running})
 	return nil
+}
+
+// What can't be read of a job is tried again after pauses that double.
+const (
+	readFirst = time.Second
+	readLast  = 30 * time.Second
+)
+
+// read runs what reads the job from the store until it can be read, and says
+// meanwhile what it waits for. What comes in waits too.
+func (d *desk) read(ctx context.Context, do func() error) error {
+	for wait := readFirst; ; wait = min(2*wait, readLast) {
+		err := do()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNoJob) {
+			d.s.log.Error("job not read from the database", "job", d.job.ID, "err", err, "retry", wait)
+			d.waitFor(tasks.Wait{Text: "it can't be read from this node's database, and is tried again: " + clip(err.Error()), Next: time.Now().Add(wait)})
+			if sleep(ctx, wait) {
+				continue
+			}
+			err = ctx.Err()
+		}
+		d.waitFor(tasks.Wait{})
+		return err
+	}
+}
+
+// waitFor says what the job waits for while it has no machine.
+func (d *desk) waitFor(w tasks.Wait) {
+	d.mu.Lock()
+	d.waits = w
+	d.mu.Unlock()
 }
 
 // end finishes a job that has no machine.
@@ -334,6 +403,20 @@ func (d *desk) tellReleased(st tasks.JobStatus) {
 // go along, with the signatures that prove them.
 func (d *desk) changeOf(effects []tasks.Effect) wire.Change {
 	c := wire.Change{Job: d.job.ID}
+	decided, judged := 0, 0 // a step may decide thousands
+	for _, e := range effects {
+		switch e := e.(type) {
+		case tasks.Record:
+			judged++
+		case tasks.Decide:
+			decided, judged = decided+1, judged+len(e.Verdicts)
+		}
+	}
+	if judged > 0 {
+		c.Results = make([]tasks.Result, 0, decided)
+		c.Verdicts = make([]tasks.Verdict, 0, judged)
+		c.Receipts = make([]wire.SignedReceipt, 0, judged)
+	}
 	tally := func(p tasks.PeerID, acc, rej uint32) {
 		if c.Tallies == nil {
 			c.Tallies = map[tasks.PeerID]wire.Tally{}

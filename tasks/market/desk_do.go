@@ -138,7 +138,7 @@ func (d *desk) probe(p tasks.Probe) {
 	}
 }
 
-// probed reports whether a peer was asked directly.
+// probed reports whether a peer was asked directly since it was last gone.
 func (d *desk) probed(id peer.ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -211,7 +211,7 @@ func (d *desk) holdSmall(list []tasks.Hold) {
 		errs := d.s.cfg.Data.PutAll(ctx, d.job.ID, files)
 		evs := make([]deskEvent, len(list))
 		for i, h := range list {
-			evs[i].ev = d.heldOr(ctx, h, Held{Size: int64(len(h.Inline))}, errs[i], false)
+			evs[i].ev = d.heldOr(ctx, h, Held{Size: int64(len(h.Inline))}, errs[i])
 		}
 		d.inbox.push(evs...)
 	})
@@ -254,21 +254,19 @@ func (d *desk) held(ctx context.Context, h tasks.Hold, lease tasks.LeaseID) task
 			return tasks.HoldFailed{Ref: h.Ref, Worker: h.Worker, Output: h.Output, Reason: tasks.WorkerFault, Detail: clip(err.Error())}
 		}
 	}
-	fetch, cancel := context.WithTimeout(ctx, d.s.cfg.FetchTimeout)
-	defer cancel()
-	got, err := d.s.cfg.Data.Hold(fetch, req)
-	return d.heldOr(ctx, h, got, err, fetch.Err() != nil)
+	got, err := d.s.cfg.Data.Hold(ctx, req)
+	return d.heldOr(ctx, h, got, err)
 }
 
 // heldOr is what the machine is told of an output: that it is held, or why not.
-func (d *desk) heldOr(ctx context.Context, h tasks.Hold, got Held, err error, late bool) tasks.Event {
+func (d *desk) heldOr(ctx context.Context, h tasks.Hold, got Held, err error) tasks.Event {
 	if err == nil {
 		return tasks.HeldOutput{Ref: h.Ref, Worker: h.Worker, Output: h.Output, Size: got.Size, Folder: got.Folder}
 	}
 	reason := tasks.WorkerFault
 	if errors.Is(err, ErrOutputTooLarge) {
 		reason = tasks.OutputTooLarge
-	} else if errors.Is(err, ErrBadOutput) || late && ctx.Err() == nil {
+	} else if errors.Is(err, ErrBadOutput) {
 		reason = tasks.OutputMissing
 	}
 	if ctx.Err() == nil {
@@ -279,9 +277,9 @@ func (d *desk) heldOr(ctx context.Context, h tasks.Hold, got Held, err error, la
 
 func (d *desk) assemble(ctx context.Context, stage tasks.Stage) {
 	d.mu.Lock()
-	results := d.origin.Results(stage)
+	outputs := d.origin.Outputs(stage)
 	d.mu.Unlock()
-	out, err := d.s.cfg.Data.Assemble(ctx, d.job.ID, stage, results)
+	out, err := d.s.cfg.Data.Assemble(ctx, d.job.ID, stage, outputs)
 	if err != nil {
 		if ctx.Err() == nil {
 			d.s.log.Warn("output not assembled", "job", d.job.ID, "err", err)

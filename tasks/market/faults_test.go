@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kith-mesh/kith/p2p"
@@ -40,6 +42,87 @@ func TestOriginRestart(t *testing.T) {
 		}
 	})
 }
+
+// unreadable is a store whose jobs, or what belongs to them, can't be read for now.
+type unreadable struct {
+	Store
+	job, records atomic.Bool
+}
+
+var errUnreadable = errors.New("the test's database can't be read")
+
+func (u *unreadable) Job(ctx context.Context, id tasks.JobID) (wire.JobRecord, error) {
+	if u.job.Load() {
+		return wire.JobRecord{}, errUnreadable
+	}
+	return u.Store.Job(ctx, id)
+}
+
+func (u *unreadable) Records(ctx context.Context, id tasks.JobID, term uint64) (tasks.Records, error) {
+	if u.records.Load() {
+		return tasks.Records{}, errUnreadable
+	}
+	return u.Store.Records(ctx, id, term)
+}
+
+// A job that can't be read from the database when its origin starts is tried again,
+// and whoever asks is told; no job is said not to exist, to people or to its workers,
+// who keep what they have.
+func TestUnreadableJob(t *testing.T) {
+	var u unreadable
+	inMesh(t, 3, func(i int, c *Config) {
+		if c.NoWork = i == 0; i == 0 {
+			u.Store = c.Store
+			c.Store = &u
+		}
+	}, func(m *mesh) {
+		n, ctx := m.all[0], context.Background()
+		spec, want := lineJob(n, 200)
+		id, other := m.submit(n, spec), m.submit(n, spec)
+		time.Sleep(3 * time.Second)
+		before, err := n.svc.Job(ctx, id)
+		if err != nil || before.Status.Decided == 0 || before.Status.Decided >= 200 {
+			t.Fatalf("before the crash: %+v, %v", before.Status, err)
+		}
+		n.crash()
+		u.job.Store(true)
+		u.records.Store(true)
+		n.start()
+		time.Sleep(10 * time.Minute)
+		for what, err := range map[string]error{
+			"job":    errOf(n.svc.Job(ctx, id)),
+			"why":    errOf(n.svc.Why(ctx, id)),
+			"tasks":  errOf(n.svc.Logs(ctx, "nope", tasks.Ref{})),
+			"cancel": n.svc.Cancel(ctx, "nope", ""),
+		} {
+			if !errors.Is(err, errUnreadable) || errors.Is(err, ErrNoJob) {
+				t.Errorf("%s of a job that can't be read: %v", what, err)
+			}
+		}
+		if known, err := n.svc.file(ctx, m.all[1].id, "nope", nil); !known || err == nil {
+			t.Errorf("a worker is told of a job that can't be read: known is %t, %v", known, err)
+		}
+		u.job.Store(false)
+		time.Sleep(time.Minute)
+		w, err := n.svc.Why(ctx, id)
+		if err != nil || len(w) == 0 || !strings.Contains(w[0].Text, errUnreadable.Error()) || w[0].Tasks != 200 || !w[0].Next.After(time.Now()) {
+			t.Errorf("why: %+v, %v", w, err)
+		}
+		short, stop := context.WithTimeout(ctx, time.Second)
+		if err := n.svc.Cancel(short, id, ""); err == nil || !strings.Contains(err.Error(), errUnreadable.Error()) {
+			t.Errorf("cancel: %v", err)
+		}
+		stop()
+		u.records.Store(false)
+		time.Sleep(time.Minute)
+		if v := m.done(n, id); v.Record.State != tasks.Cancelled || v.Status.Decided < before.Status.Decided {
+			t.Errorf("the job is %v with %d decided, want cancelled with %d at least", v.Record.State, v.Status.Decided, before.Status.Decided)
+		}
+		m.want(n, m.done(n, other), want)
+	})
+}
+
+func errOf[T any](_ T, err error) error { return err }
 
 func TestWorkerKilled(t *testing.T) {
 	inMesh(t, 4, func(i int, c *Config) { c.NoWork = i == 0 }, func(m *mesh) {
@@ -106,6 +189,33 @@ func TestQuorumCatchesALiar(t *testing.T) {
 		m.want(n, v, want)
 		if n.svc.Tally(idOf(liar.id)).Rejected == 0 {
 			t.Error("the liar's rejected receipts are not counted")
+		}
+	})
+}
+
+// Workers that an origin had no bytes for are kept away for ever longer; when the
+// bytes are here again they get work at once.
+func TestInputsBack(t *testing.T) {
+	inMesh(t, 3, func(i int, c *Config) { c.NoWork = i == 0 }, func(m *mesh) {
+		n := m.all[0]
+		spec, want := lineJob(n, 20)
+		id := m.submit(n, spec)
+		synctest.Wait() // it is cut into tasks, and nobody has fetched anything
+		program, _ := n.data.get(spec.Program)
+		n.data.mu.Lock()
+		delete(n.data.files, spec.Program)
+		n.data.mu.Unlock()
+		time.Sleep(310 * time.Second)
+		if v, err := n.svc.Job(context.Background(), id); err != nil || v.Status.Tasks != 20 || v.Status.Decided > 0 {
+			t.Fatalf("without the program: %+v, %v", v.Status, err)
+		}
+		n.data.put(program)
+		n.svc.InputsBack()
+		from := time.Now()
+		v := m.done(n, id)
+		m.want(n, v, want)
+		if took := time.Since(from); took > 5*time.Second {
+			t.Errorf("done %v after the bytes were back", took)
 		}
 	})
 }
@@ -244,6 +354,43 @@ func TestBusyAndPaused(t *testing.T) {
 	})
 }
 
+// A worker whose limits are raised, or whose disk has room again, bids at once for
+// what it heard before.
+func TestLimitsRaised(t *testing.T) {
+	for name, c := range map[string]struct {
+		before tasks.SetLimits
+		full   bool
+	}{
+		"memory": {before: tasks.SetLimits{Slots: 1, Memory: 1 << 20}},
+		"room":   {before: tasks.SetLimits{Slots: 1, Full: true}, full: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var d disk
+			d.full.Store(c.full)
+			inMesh(t, 2, func(i int, cfg *Config) {
+				if cfg.NoWork = i == 0; i == 1 {
+					cfg.Limits = c.before
+					d.config(cfg)
+				}
+			}, func(m *mesh) {
+				spec, _ := lineJob(m.all[0], 8)
+				m.submit(m.all[0], spec)
+				time.Sleep(150 * time.Second) // offers are a minute apart by now
+				w := m.all[1]
+				if n := w.runner.count(); n > 0 {
+					t.Fatalf("it ran %d tasks", n)
+				}
+				d.full.Store(false)
+				w.svc.SetLimits(tasks.SetLimits{Slots: 1})
+				time.Sleep(time.Second)
+				if w.runner.count() == 0 {
+					t.Error("it waits for the next offer")
+				}
+			})
+		})
+	}
+}
+
 // What peers may not do is refused at the handlers' edge.
 func TestRefusedAtTheEdge(t *testing.T) {
 	inMesh(t, 3, nil, func(m *mesh) {
@@ -351,6 +498,71 @@ func TestOldReceiptsDelivered(t *testing.T) {
 		}
 		if again := w.runner.count() - ran; again > 40-len(owed) {
 			t.Errorf("%d of 40 tasks ran again although %d receipts were kept", again, len(owed))
+		}
+	})
+}
+
+// An answer that is committed to waits for a second worker's for as long as its
+// origin does, however often its own worker starts meanwhile: nobody is blamed for
+// having forgotten it.
+func TestCommittedAnswerIsKeptWhileItsOriginWaits(t *testing.T) {
+	inMesh(t, 2, nil, func(m *mesh) {
+		n, late := m.all[0], m.all[1]
+		late.svc.SetLimits(tasks.SetLimits{Slots: 1, Paused: true})
+		spec, want := lineJob(n, 3)
+		spec.Verify = tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
+		id := m.submit(n, spec)
+		for range 4 {
+			time.Sleep(15 * time.Minute) // longer than the origin's grace
+			if owed, err := n.store.OwedReceipts(context.Background()); err != nil || len(owed) != 3 {
+				t.Fatalf("%d of 3 answers are kept, %v", len(owed), err)
+			}
+			n.halt()
+			n.start()
+		}
+		ran := n.runner.count()
+		late.svc.SetLimits(tasks.SetLimits{Slots: 1})
+		v := m.done(n, id)
+		m.want(n, v, want)
+		for _, p := range v.Status.Workers {
+			if p.Rejected > 0 {
+				t.Errorf("%s is blamed %d times", p.Worker, p.Rejected)
+			}
+		}
+		if again := n.runner.count() - ran; again > 0 {
+			t.Errorf("%d of its answers were forgotten", again)
+		}
+	})
+}
+
+// What nobody waits for any more goes: a while after the node's start, and at once
+// when it is a day too old.
+func TestOldReceiptsEnd(t *testing.T) {
+	inMesh(t, 2, func(i int, c *Config) { c.NoWork = i == 0 }, func(m *mesh) {
+		n, w := m.all[0], m.all[1]
+		spec, _ := lineJob(n, 40)
+		m.submit(n, spec)
+		time.Sleep(1500 * time.Millisecond)
+		n.crash()
+		time.Sleep(4 * time.Second)
+		owed := func() int {
+			list, err := w.store.OwedReceipts(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(list)
+		}
+		w.halt()
+		if owed() == 0 {
+			t.Fatal("no receipts were kept")
+		}
+		time.Sleep(time.Hour)
+		w.start()
+		if time.Sleep(oldGrace / 2); owed() == 0 {
+			t.Error("they went though the origin may come back at any moment")
+		}
+		if time.Sleep(oldGrace); owed() > 0 {
+			t.Errorf("%d receipts are kept for an origin that is gone", owed())
 		}
 	})
 }

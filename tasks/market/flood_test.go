@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kith-mesh/kith/tasks"
@@ -48,6 +49,45 @@ func TestInboxesShareBytes(t *testing.T) {
 	if b.push(1); len(b.take(most)) > 0 || p.sum != 0 || len(p.of) != 0 {
 		t.Errorf("%d bytes of %d peers are counted for nothing", p.sum, len(p.of))
 	}
+}
+
+// Whoever sends orders waits until they are looked at: also one that gives up at
+// once, and one whose message is refused half-way.
+func TestOrdersWaitForTheBench(t *testing.T) {
+	inMesh(t, 2, nil, func(m *mesh) {
+		origin, w := m.all[0], m.all[1]
+		busy := make(chan []tasks.WorkerEffect)
+		w.svc.bench.inbox.push(benchEvent{ev: tasks.WorkerTick{}, answer: busy})
+		gone, leave := context.WithCancel(context.Background())
+		leave()
+		var ended atomic.Int32
+		for _, c := range []struct {
+			ctx context.Context
+			o   wire.Orders
+		}{
+			{gone, wire.Orders{Revokes: []wire.Revocation{{Job: jobNamed(0), Lease: "t1-1"}}}},
+			{gone, wire.Orders{Renewals: []wire.Renewal{{Job: jobNamed(0), Leases: []tasks.LeaseID{"t1-1"}}}}},
+			{context.Background(), wire.Orders{Revokes: []wire.Revocation{{Job: jobNamed(0), Lease: "t1-1"}}, Verdicts: [][]byte{[]byte("garbage")}}},
+		} {
+			req, err := wire.MarshalOrders(c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				_, _ = w.svc.serveOrders(c.ctx, origin.id, req)
+				ended.Add(1)
+			}()
+		}
+		synctest.Wait()
+		if n := ended.Load(); n > 0 {
+			t.Errorf("%d of 3 need not wait for the worker", n)
+		}
+		<-busy
+		synctest.Wait()
+		if n := ended.Load(); n != 3 {
+			t.Errorf("%d of 3 ended", n)
+		}
+	})
 }
 
 // Notices of jobs that nobody published do not displace others'.

@@ -21,7 +21,7 @@ var errNoRoom = errors.New("no room on the test's disk")
 
 func (d *disk) config(c *Config) {
 	c.Full = func(err error) bool { return errors.Is(err, errNoRoom) }
-	c.Room = func(context.Context) error {
+	c.Room = func() error {
 		if d.full.Load() {
 			return errNoRoom
 		}

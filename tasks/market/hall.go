@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -50,7 +51,6 @@ type adoption struct {
 type submission struct {
 	machine *tasks.Submission
 	record  wire.PublishedRecord
-	origin  tasks.PeerID                       // that holds it, as far as is known
 	waiting map[tasks.PeerID][]chan<- answered // calls of origins that wait for a word
 }
 
@@ -167,7 +167,7 @@ func (h *hall) restore(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("market: job %s: %w", j.ID, err)
 		}
-		rec := tasks.AdoptionRecord{Adopted: true, Term: j.Term, Yielded: j.Yielded, Taken: j.Taken}
+		rec := tasks.AdoptionRecord{Adopted: true, Term: j.Term, Yielded: j.Yielded}
 		if j.State.Over() {
 			rec.Answer = answerOf(j, h.s.self)
 		}
@@ -245,7 +245,7 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 	if m, ok := h.s.host.Member(signer); ok && !m.Grant.Rights.Has(auth.Submit) {
 		return fmt.Errorf("submitter's token does not allow submit")
 	}
-	if err := sub.Spec.WithDefaults().Validate(); err != nil {
+	if err := sub.Spec.Validate(); err != nil {
 		return fmt.Errorf("submission's spec: %w", err)
 	}
 	h.s.learn(sub.Record, signer)
@@ -258,10 +258,10 @@ func (h *hall) hearSubmission(from peer.ID, sealed []byte) error {
 		if len(h.adoptions) >= h.s.cfg.MaxAdoptions || h.adopted(idOf(signer)) >= (h.s.cfg.MaxAdoptions+3)/4 {
 			return // others have room; and nobody takes all of it
 		}
-		if _, err := h.s.cfg.Store.Job(ctx, id); err == nil {
-			return // over, and forgotten here
+		if _, err := h.s.cfg.Store.Job(ctx, id); !errors.Is(err, ErrNoJob) {
+			return // over, and forgotten here; or nobody can tell, and it is said again
 		}
-		if err := h.s.cfg.Room(ctx); err != nil {
+		if err := h.s.cfg.Room(); err != nil {
 			h.s.log.Info("published job not followed", "job", id, "err", err)
 			return // others may have room; it is said again
 		}
@@ -308,14 +308,13 @@ func (h *hall) hearNotice(from peer.ID, sealed []byte) error {
 		if p := h.submissions[n.Job]; p != nil && n.Kind == tasks.NoticeOrigin {
 			h.s.learn(n.Addresses, signer)
 			h.submit(ctx, n.Job, tasks.OriginHeard{Notice: n})
-			p.origin, _ = p.machine.Holder()
 		}
 		switch {
 		case h.adoptions[n.Job] != nil:
 			h.adopt(ctx, n.Job, tasks.NoticeIn{Notice: n})
 		case n.Kind != tasks.NoticeAnswered:
 			h.hearEarly(early{idOf(signer), n, time.Now()})
-		case n.Kind == tasks.NoticeAnswered:
+		default:
 			h.forgetEarly(n.Job)
 		}
 	})
@@ -461,7 +460,7 @@ func (h *hall) sendAnswer(ctx context.Context, id tasks.JobID, a *adoption, ans 
 		return
 	}
 	h.do(func(ctx context.Context) {
-		if h.adoptions[id] == a && h.s.apply(ctx, &h.stall, wire.Change{Job: id, Taken: true}) == nil {
+		if h.adoptions[id] == a {
 			h.adopt(ctx, id, tasks.AnswerTaken{})
 		}
 	})

@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,12 +13,20 @@ import (
 // holder tells who holds a job that this node published, as far as it heard, and
 // whether it has an answer; ok is false when it did not publish the job.
 func (s *Service) holder(ctx context.Context, id tasks.JobID) (told tasks.HolderTold, ok bool, err error) {
-	list, err := s.published(ctx, id)
-	if err != nil || len(list) == 0 {
-		return told, false, err
-	}
-	v := list[0]
-	return tasks.HolderTold{Origin: v.Origin, Term: v.Term, State: v.Record.State}, true, nil
+	err = s.hall.ask(ctx, func(h *hall) {
+		p := h.submissions[id]
+		if p == nil {
+			return
+		}
+		ok = true
+		if a := p.record.Answer; a != nil {
+			told = tasks.HolderTold{Origin: a.Origin, Term: a.Term, State: a.State}
+			return
+		}
+		told.State = tasks.Splitting
+		told.Origin, told.Term = p.machine.Holder()
+	})
+	return told, ok, err
 }
 
 // askHolder asks a job's submitter, for an origin that was away, who holds it.
@@ -65,9 +74,15 @@ func (h *hall) callHolder(ctx context.Context, id tasks.JobID, submitter tasks.P
 // and that is not over, ends by another's answer.
 func (h *hall) forget(ctx context.Context, id tasks.JobID, e tasks.Forget) error {
 	s := h.s
-	rec, err := s.cfg.Store.Job(ctx, id)
-	if err != nil {
-		return nil // nothing was kept
+	var rec wire.JobRecord
+	err := s.durably(ctx, &h.stall, func(ctx context.Context) (err error) {
+		if rec, err = s.cfg.Store.Job(ctx, id); errors.Is(err, ErrNoJob) {
+			err = nil
+		}
+		return err
+	})
+	if err != nil || rec.ID == "" { // nothing was kept
+		return err
 	}
 	d, c := s.desk(id), wire.Change{Job: id, Forgotten: true}
 	if d == nil && rec.Term > 0 && !rec.State.Over() {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
 )
@@ -91,6 +93,36 @@ func TestCourierIsBounded(t *testing.T) {
 	if len(c.verdict) > courierVerdicts || len(c.revoked) > courierRevokes || len(c.renewed) > courierJobs {
 		t.Errorf("%d verdicts, %d revocations, %d renewals wait", len(c.verdict), len(c.revoked), len(c.renewed))
 	}
+}
+
+// A refusal is of one job's lease, though all jobs name theirs alike; and who says
+// that it has forgotten what it is just being given has failed, as all who refuse.
+func TestRefusalIsOfOneJob(t *testing.T) {
+	inMesh(t, 2, func(i int, c *Config) {
+		if c.NoWork = i == 1; i == 1 {
+			c.Host.Handle(ordersProtocol, func(context.Context, peer.ID, []byte) ([]byte, error) {
+				return wire.MarshalOrdersReply([]wire.RefusedLease{{Job: jobNamed(1), Lease: "t1-1", Reason: tasks.UnknownLease}})
+			})
+		}
+	}, func(m *mesh) {
+		n, w := m.all[0], m.all[1]
+		var with []granted
+		for i := range 2 {
+			with = append(with, granted{lease: tasks.Lease{ID: "t1-1", Job: jobNamed(i), Worker: idOf(w.id)}, desk: &desk{inbox: newInbox[deskEvent](&pool{})}})
+		}
+		c := &courier{s: n.svc, to: w.id}
+		c.send(context.Background(), with, nil, wire.Orders{})
+		if got := with[0].desk.inbox.take(9); len(got) > 0 {
+			t.Errorf("the lease that was taken: %+v", got)
+		}
+		got := with[1].desk.inbox.take(9)
+		if len(got) != 1 {
+			t.Fatalf("of the refused lease %d words came", len(got))
+		}
+		if f, ok := got[0].ev.(tasks.LeaseFailed); !ok || f.Lease != "t1-1" || f.Reason != tasks.WorkerFault {
+			t.Errorf("the refused lease: %+v", got[0].ev)
+		}
+	})
 }
 
 // One submitter can't take all the room that a host has for published jobs.

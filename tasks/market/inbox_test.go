@@ -1,9 +1,14 @@
 package market
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/tasks/wire"
 )
 
 // One peer fills its part of an inbox, and the others still have theirs; what
@@ -41,5 +46,33 @@ func TestInboxIsShared(t *testing.T) {
 	}
 	if len(q.waits) != 0 {
 		t.Errorf("peers of which nothing waits are remembered: %v", q.waits)
+	}
+}
+
+// A job hears of who comes, but not of whom it brought by asking; that one is
+// heard of when it was gone since.
+func TestWhoComesIsHeardOf(t *testing.T) {
+	d := &desk{inbox: newInbox[deskEvent](&pool{}), probes: map[peer.ID]bool{"probed": true}}
+	s := &Service{desks: map[tasks.JobID]*desk{"j": d}}
+	s.member("other", true)
+	s.member("probed", true)
+	s.member("probed", false)
+	s.member("probed", true)
+	var got []string
+	for _, e := range d.inbox.take(9) {
+		got = append(got, fmt.Sprintf("%T %v", e.ev, e.ev))
+	}
+	other, probed := idOf("other"), idOf("probed")
+	if want := []string{fmt.Sprintf("tasks.PeerCame {%s}", other), fmt.Sprintf("tasks.PeerGone {%s}", probed), fmt.Sprintf("tasks.PeerCame {%s}", probed)}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// What came in one message weighs as much as its proofs, each once.
+func TestWeight(t *testing.T) {
+	of := func(b *wire.SignedBatch) deskEvent { return deskEvent{receipt: &wire.SignedReceipt{Batch: b}} }
+	a, b := &wire.SignedBatch{Sealed: make([]byte, 1000)}, &wire.SignedBatch{Sealed: make([]byte, 200)}
+	if got := weight([]deskEvent{{}, of(a), of(a), of(b)}); got != 4*eventBytes+1200 {
+		t.Errorf("%d", got)
 	}
 }

@@ -400,12 +400,12 @@ func (d *memData) KeepWork(_ context.Context, job tasks.JobID, files []wire.Blob
 	return nil
 }
 
-func (d *memData) Assemble(ctx context.Context, job tasks.JobID, _ tasks.Stage, rs []tasks.Result) (Held, error) {
+func (d *memData) Assemble(ctx context.Context, job tasks.JobID, _ tasks.Stage, outputs []tasks.CID) (Held, error) {
 	var all []byte
-	for _, r := range rs {
-		b, ok := d.get(r.Output)
+	for _, o := range outputs {
+		b, ok := d.get(o)
 		if !ok {
-			return Held{}, fmt.Errorf("result %s is not here", r.Output)
+			return Held{}, fmt.Errorf("output %s is not here", o)
 		}
 		all = append(all, b...)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -34,7 +35,7 @@ func (s *Service) Submit(ctx context.Context, spec tasks.Spec) (tasks.JobID, err
 	if s.cfg.Light {
 		return "", fmt.Errorf("submit: this node holds no jobs: publish instead")
 	}
-	if err := cmp.Or(s.cfg.Room(ctx), s.Stalled()); err != nil {
+	if err := cmp.Or(s.cfg.Room(), s.Stalled()); err != nil {
 		return "", fmt.Errorf("submit: %w", &FullError{err})
 	}
 	if err := s.reserve(); err != nil {
@@ -186,10 +187,8 @@ func (h *hall) submit(ctx context.Context, id tasks.JobID, ev tasks.SubmissionEv
 // keepOutput fetches the output of an answer, so that the origin may let go.
 func (h *hall) keepOutput(ctx context.Context, a tasks.JobAnswer) {
 	kept := tasks.OutputKept{Answer: a, OK: true}
-	if a.State == tasks.Done {
-		if err := h.fetchOutput(ctx, a); err != nil {
-			kept.OK, kept.Detail = false, clip(err.Error())
-		}
+	if err := h.fetchOutput(ctx, a); err != nil {
+		kept.OK, kept.Detail = false, clip(err.Error())
 	}
 	h.do(func(ctx context.Context) { h.submit(ctx, a.Job, kept) })
 }
@@ -203,8 +202,6 @@ func (h *hall) fetchOutput(ctx context.Context, a tasks.JobAnswer) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*h.s.cfg.FetchTimeout)
-	defer cancel()
 	if err := h.s.cfg.Data.Fetch(ctx, tasks.Span{Root: a.Output, Length: -1}, []peer.ID{from}, ticket); err != nil {
 		return err
 	}
@@ -307,7 +304,11 @@ func (s *Service) serveFollow(ctx context.Context, from peer.ID, req []byte) ([]
 		return nil, err
 	}
 	none := p2p.Refuse(p2p.CodeNotFound, "no such job of yours here")
-	if r, err := s.cfg.Store.Job(ctx, id); err != nil || r.Submitter != idOf(from) { // before more is read for it
+	r, err := s.cfg.Store.Job(ctx, id)
+	if err != nil && !errors.Is(err, ErrNoJob) {
+		return nil, notReady()
+	}
+	if err != nil || r.Submitter != idOf(from) { // before more is read for it
 		return nil, none
 	}
 	v, err := s.Job(ctx, id)
@@ -327,7 +328,7 @@ func (s *Service) Follow(ctx context.Context, id tasks.JobID) (wire.Progress, er
 	var origin tasks.PeerID
 	if err := s.hall.ask(ctx, func(h *hall) {
 		if p := h.submissions[id]; p != nil {
-			origin = p.origin
+			origin, _ = p.machine.Holder()
 		}
 	}); err != nil {
 		return wire.Progress{}, err
@@ -350,12 +351,27 @@ func (s *Service) Follow(ctx context.Context, id tasks.JobID) (wire.Progress, er
 	return wire.UnmarshalProgress(resp)
 }
 
-// ask runs f on the hall's goroutine and waits for it.
+// ask runs f, which does not block, on the hall's goroutine and waits for it. With
+// an error, f has not run and never will, or is over: what it writes to is the
+// caller's again.
 func (h *hall) ask(ctx context.Context, f func(*hall)) error {
-	return h.askWith(ctx, func(_ context.Context, h *hall) { f(h) })
+	var mu sync.Mutex
+	left := false
+	err := h.askWith(ctx, func(_ context.Context, h *hall) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !left {
+			f(h)
+		}
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	left = err != nil
+	return err
 }
 
-// askWith is ask for what the hall's own context is needed.
+// askWith is ask for what may block, and needs the hall's own context. With an
+// error, f may still run later.
 func (h *hall) askWith(ctx context.Context, f func(context.Context, *hall)) error {
 	run, ok := h.s.crew.enter()
 	if !ok {

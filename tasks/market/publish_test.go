@@ -3,7 +3,9 @@ package market
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,6 +164,76 @@ func TestPublishTooLarge(t *testing.T) {
 		_, err := n.svc.Publish(context.Background(), spec, []wire.Blob{{CID: spec.Program, Data: big}}, nil)
 		if err == nil || !strings.Contains(err.Error(), "limit") {
 			t.Errorf("a program over the limit: %v", err)
+		}
+	})
+}
+
+// Two hosts both have an answer to one published job, each its own, and both bring
+// it at once and again until they are heard. One is accepted, over a restart of the
+// submitter too; the other is told that it is not.
+func TestTwoAnswers(t *testing.T) {
+	inMesh(t, 3, func(i int, c *Config) { c.NoHost = true }, func(m *mesh) {
+		ctx, n := context.Background(), m.all[0]
+		id, err := n.svc.Publish(ctx, tasks.Spec{Program: cidOf([]byte("nowhere")), Tasks: 1}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bring := func(host *node) bool {
+			out := fmt.Appendf(nil, "what node %d has", host.i)
+			n.data.put(out) // whether it can be fetched is not asked here
+			a := tasks.JobAnswer{Job: id, Term: 1, Origin: idOf(host.id), State: tasks.Done, Output: cidOf(out), Size: int64(len(out))}
+			b, err := wire.MarshalAnswer(n.svc.mesh, a)
+			if err != nil {
+				t.Error(err)
+			}
+			for range 100 {
+				sealed, err := host.svc.seal(wire.DomainAnswer, b)
+				if err != nil {
+					t.Error(err)
+				}
+				resp, err := host.svc.host.Call(ctx, n.id, answerProtocol, sealed)
+				if err != nil { // the other's output is being fetched
+					time.Sleep(time.Second)
+					continue
+				}
+				accepted, err := wire.UnmarshalAnswerReply(resp)
+				if err != nil {
+					t.Error(err)
+				}
+				return accepted
+			}
+			t.Errorf("node %d is never heard", host.i)
+			return false
+		}
+		both := func() (first, second bool) {
+			var all sync.WaitGroup
+			all.Go(func() { first = bring(m.all[1]) })
+			all.Go(func() { second = bring(m.all[2]) })
+			all.Wait()
+			return first, second
+		}
+		first, second := both()
+		if first == second {
+			t.Fatalf("of two answers both or none is accepted: %v", first)
+		}
+		answer := func() tasks.JobAnswer {
+			v, err := n.svc.Job(ctx, id)
+			if err != nil || v.Answer == nil {
+				t.Fatalf("no answer: %+v, %v", v, err)
+			}
+			return *v.Answer
+		}
+		a := answer()
+		if want := map[bool]*node{true: m.all[1], false: m.all[2]}[first]; a.Origin != idOf(want.id) {
+			t.Errorf("the answer is of %s, and node %d was told so", a.Origin, want.i)
+		}
+		n.halt()
+		n.start()
+		if f, s := both(); f != first || s != second {
+			t.Errorf("after a restart %v and %v are accepted, before it %v and %v", f, s, first, second)
+		}
+		if again := answer(); again != a {
+			t.Errorf("the answer was %+v and is %+v", a, again)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 const (
 	nearestAsked = 12                   // able peers that the first offer should reach
 	radiusSlack  = 1.3                  // for the error of coordinates
-	mostAsked    = 24                   // and at the most: where many are about equally near, the slack would reach hundreds
+	mostAsked    = 18                   // and at the most: where many are about equally near, the slack would reach hundreds
 	minRadius    = 5 * time.Millisecond // below it, jitter decides who is inside
 )
 

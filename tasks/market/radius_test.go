@@ -33,7 +33,7 @@ func TestFirstRadius(t *testing.T) {
 		{"paused do not count", known(30, func(i int, c *p2p.Candidate) { c.Capacity.Paused = i >= 18 }), 312 * time.Millisecond},
 		{"without the runner", known(30, func(_ int, c *p2p.Candidate) { c.Capacity.Kinds = nil }), 0},
 		{"unknown distance", known(2, func(_ int, c *p2p.Candidate) { c.RTT = 0 }), 0},
-		{"hundreds equally near", known(300, func(i int, c *p2p.Candidate) { c.RTT = 10*time.Millisecond + time.Duration(i)*10*time.Microsecond }), 10*time.Millisecond + 230*time.Microsecond},
+		{"hundreds equally near", known(300, func(i int, c *p2p.Candidate) { c.RTT = 10*time.Millisecond + time.Duration(i)*10*time.Microsecond }), 10*time.Millisecond + 170*time.Microsecond},
 		{"next door", known(2, func(_ int, c *p2p.Candidate) { c.RTT = time.Microsecond }), minRadius},
 	} {
 		if got := firstRadius(c.known, measured, []tasks.Kind{tasks.KindWasm}); got != c.want {

@@ -9,13 +9,10 @@ import (
 
 // promise fixes the bytes of a receipt and draws the nonce that they are
 // committed to with.
-func promise(o *wire.OwedReceipt) error {
-	body, err := wire.MarshalReceipt(o.Receipt)
-	if err != nil {
-		return err
-	}
-	o.Body, o.Nonce = body, make([]byte, wire.NonceSize)
-	_, err = rand.Read(o.Nonce)
+func promise(o *wire.OwedReceipt) (err error) {
+	o.Body, err = wire.MarshalReceipt(o.Receipt)
+	o.Nonce = make([]byte, wire.NonceSize)
+	rand.Read(o.Nonce) // never fails
 	return err
 }
 

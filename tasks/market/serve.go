@@ -1,8 +1,10 @@
 package market
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -83,7 +85,7 @@ func (s *Service) heard(ctx context.Context, answer <-chan []tasks.WorkerEffect)
 
 // serveOrders takes leases, renewals, revocations, verdicts and questions of an
 // origin, and answers which leases were refused.
-func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]byte, error) {
+func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) (resp []byte, err error) {
 	if err := s.may(from, auth.Submit); err != nil {
 		return nil, err
 	}
@@ -94,6 +96,7 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 	if err != nil {
 		return nil, malformed(err)
 	}
+	defer func() { err = cmp.Or(err, s.bench.caughtUp()) }()
 	origin := idOf(from)
 	refused, err := s.renew(ctx, origin, o.Renewals)
 	if err != nil {
@@ -103,16 +106,9 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 		s.bench.push(tasks.RevokeIn{Origin: origin, Job: r.Job, Lease: r.Lease, Refs: r.Refs})
 	}
 	for _, sealed := range o.Verdicts {
-		payload, err := openFrom(wire.DomainVerdicts, wire.MaxVerdicts, sealed, from)
+		vs, err := openBatch(s, wire.DomainVerdicts, wire.MaxVerdicts, sealed, from, wire.UnmarshalVerdicts)
 		if err != nil {
 			return nil, err
-		}
-		mesh, vs, err := wire.UnmarshalVerdicts(payload)
-		if err != nil {
-			return nil, malformed(err)
-		}
-		if mesh != s.mesh {
-			return nil, p2p.Refuse(p2p.CodeOtherMesh, "verdicts of another mesh")
 		}
 		mine := vs[:0]
 		for _, v := range vs {
@@ -129,9 +125,6 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 	for _, a := range o.Asks {
 		s.bench.asked(origin, a)
 	}
-	if err := s.bench.caughtUp(ctx); err != nil {
-		return nil, err
-	}
 	for _, sealed := range o.Leases {
 		r, err := s.takeLease(ctx, from, sealed)
 		if err != nil {
@@ -140,6 +133,22 @@ func (s *Service) serveOrders(ctx context.Context, from peer.ID, req []byte) ([]
 		refused = append(refused, r...)
 	}
 	return wire.MarshalOrdersReply(refused)
+}
+
+// openBatch opens what one signature of a peer in this mesh covers.
+func openBatch[T any](s *Service, domain string, most int, sealed []byte, from peer.ID, unmarshal func([]byte) (string, []T, error)) ([]T, error) {
+	payload, err := openFrom(domain, most, sealed, from)
+	if err != nil {
+		return nil, err
+	}
+	mesh, list, err := unmarshal(payload)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if mesh != s.mesh {
+		return nil, p2p.Refuse(p2p.CodeOtherMesh, "signed for another mesh")
+	}
+	return list, nil
 }
 
 // renew tells the worker what its origin believes it holds, and gives what it
@@ -183,7 +192,7 @@ func (s *Service) takeLease(ctx context.Context, from peer.ID, sealed []byte) ([
 	var refused []wire.RefusedLease
 	for _, f := range said {
 		if r, ok := f.(tasks.Refuse); ok && r.Lease == l.ID {
-			refused = append(refused, wire.RefusedLease{Lease: l.ID, Reason: r.Reason, RetryAfter: r.RetryAfter})
+			refused = append(refused, wire.RefusedLease{Job: l.Job, Lease: l.ID, Reason: r.Reason, RetryAfter: r.RetryAfter})
 		}
 	}
 	if len(refused) == 0 {
@@ -228,9 +237,12 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 	committed := map[wire.ReceiptKey]bool{}
 	events := map[tasks.JobID][]deskEvent{}
 	var order []tasks.JobID
+	several := 0 // events that one job may have
 	add := func(job tasks.JobID, e deskEvent) {
 		if events[job] == nil {
-			order = append(order, job)
+			if order = append(order, job); len(order) == 1 {
+				events[job] = make([]deskEvent, 0, several)
+			}
 		}
 		events[job] = append(events[job], e)
 	}
@@ -239,16 +251,9 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 		add(k.Job, deskEvent{ev: tasks.CommitIn{Commitment: k}})
 	}
 	if r.Reveals != nil {
-		payload, err := openFrom(wire.DomainReveals, wire.MaxReceipts, r.Reveals, from)
+		reveals, err := openBatch(s, wire.DomainReveals, wire.MaxReceipts, r.Reveals, from, wire.UnmarshalReveals)
 		if err != nil {
 			return nil, err
-		}
-		mesh, reveals, err := wire.UnmarshalReveals(payload)
-		if err != nil {
-			return nil, malformed(err)
-		}
-		if mesh != s.mesh {
-			return nil, p2p.Refuse(p2p.CodeOtherMesh, "receipts of another mesh")
 		}
 		batch := &wire.SignedBatch{Hash: sha256.Sum256(r.Reveals), Sealed: r.Reveals}
 		for _, v := range reveals {
@@ -264,18 +269,12 @@ func (s *Service) serveReport(ctx context.Context, from peer.ID, req []byte) ([]
 		}
 	}
 	if r.Receipts != nil {
-		payload, err := openFrom(wire.DomainReceipts, wire.MaxReceipts, r.Receipts, from)
+		receipts, err := openBatch(s, wire.DomainReceipts, wire.MaxReceipts, r.Receipts, from, wire.UnmarshalReceipts)
 		if err != nil {
 			return nil, err
 		}
-		mesh, receipts, err := wire.UnmarshalReceipts(payload)
-		if err != nil {
-			return nil, malformed(err)
-		}
-		if mesh != s.mesh {
-			return nil, p2p.Refuse(p2p.CodeOtherMesh, "receipts of another mesh")
-		}
 		batch := &wire.SignedBatch{Hash: sha256.Sum256(r.Receipts), Sealed: r.Receipts}
+		several = len(receipts) + len(r.Jobs)
 		for _, rec := range receipts {
 			if rec.Worker != worker {
 				return nil, refuse(tasks.BadReceipt, 0, "a receipt of another worker")
@@ -318,8 +317,11 @@ func (s *Service) file(ctx context.Context, from peer.ID, job tasks.JobID, event
 	switch {
 	case run.Err() != nil || ctx.Err() != nil:
 		return false, notReady()
-	case err != nil || rec.Term == 0 || rec.Forgotten:
+	case errors.Is(err, ErrNoJob) || err == nil && (rec.Term == 0 || rec.Forgotten):
 		return false, nil
+	case err != nil: // whoever asks keeps what it has, and asks again
+		s.log.Error("job not read from the database", "job", job, "err", err)
+		return true, notReady()
 	case !rec.State.Over() && rec.Origin():
 		return true, notReady() // it is being taken up
 	}

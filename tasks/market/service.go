@@ -7,10 +7,12 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/tasks"
@@ -35,7 +37,8 @@ type Service struct {
 
 	mu       sync.Mutex
 	desks    map[tasks.JobID]*desk // jobs in hand
-	finished []*desk               // the last few that are over, for their history
+	finished []*desk               // the last few that are over
+	detailed int                   // tasks of which they keep a history; keepTasks
 	couriers map[peer.ID]*courier
 	tallies  map[tasks.PeerID]wire.Tally
 	adding   int       // submissions being made durable
@@ -44,8 +47,14 @@ type Service struct {
 	waiting pool // of all inboxes
 }
 
-// keepFinished is how many finished jobs keep their whole history in memory.
-const keepFinished = 16
+// The last keepFinished jobs that are over are told of from memory. Their whole
+// history, some 400 bytes a task, stays for as many of them as have keepTasks
+// tasks together, and for the last at any rate; that of others is read from disk
+// when somebody asks.
+const (
+	keepFinished = 16
+	keepTasks    = 32 << 10
+)
 
 // New makes a service and registers its protocols on the host, which must not
 // run yet.
@@ -55,7 +64,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: cfg, host: cfg.Host, self: idOf(cfg.Host.ID()), mesh: string(cfg.Host.Mesh()), log: cfg.Log,
+		cfg: cfg, detailed: keepTasks, host: cfg.Host, self: idOf(cfg.Host.ID()), mesh: string(cfg.Host.Mesh()), log: cfg.Log,
 		desks: map[tasks.JobID]*desk{}, couriers: map[peer.ID]*courier{}, tallies: map[tasks.PeerID]wire.Tally{},
 	}
 	if s.cfg.Seed == 0 {
@@ -164,7 +173,18 @@ func (s *Service) member(id peer.ID, joined bool) {
 		return
 	}
 	for _, d := range s.allDesks() {
+		d.mu.Lock()
+		delete(d.probes, id)
+		d.mu.Unlock()
 		d.push(tasks.PeerGone{Worker: p})
+	}
+}
+
+// InputsBack hears that blocks which were damaged are whole again: jobs may have
+// waited for them. It must not block.
+func (s *Service) InputsBack() {
+	for _, d := range s.allDesks() {
+		d.offer(s.self, deskEvent{ev: tasks.InputsBack{}}) // with too much waiting, time does it
 	}
 }
 
@@ -190,16 +210,56 @@ func (s *Service) standing(id peer.ID) tasks.Standing {
 	s.mu.Lock()
 	t := s.tallies[p]
 	s.mu.Unlock()
-	st := tasks.Standing{Accepted: t.Accepted, Rejected: t.Rejected}
-	var ok bool
-	switch {
-	case p == s.self:
-	default:
-		if st.RTT, ok = s.rtt(id); !ok {
-			st.Unknown = true
+	rtt, ok := s.rtt(id)
+	return tasks.Standing{RTT: rtt, Unknown: !ok, Accepted: t.Accepted, Rejected: t.Rejected, Kin: s.kin(id)}
+}
+
+// kin is what a worker may have in common with others of its owner.
+func (s *Service) kin(id peer.ID) []string {
+	if id == s.host.ID() {
+		g, err := s.host.Token().Inspect()
+		if err != nil {
+			return nil
 		}
+		return kinOf(p2p.Member{ID: id, Grant: g, Path: p2p.PathLoopback})
 	}
-	return st
+	m, ok := s.host.Member(id)
+	if !ok {
+		return nil
+	}
+	return kinOf(m)
+}
+
+// kinOf tells where a member is reached, to the network that its owner may have
+// more addresses of, and whom of those that the root admitted it came by. Nothing
+// in it is the member's own word. Of those behind relays nobody knows where they
+// are: they are taken for related.
+func kinOf(m p2p.Member) (out []string) {
+	if m.Grant.Branch != "" {
+		out = append(out, "by "+m.Grant.Branch.String())
+	}
+	switch m.Path {
+	case p2p.PathLoopback:
+		return append(out, "on this machine")
+	case p2p.PathRelayed:
+		return append(out, "relayed")
+	}
+	if m.Addr == nil {
+		return out
+	}
+	ip, err := manet.ToIP(m.Addr)
+	if err != nil {
+		return out
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	bits := 48
+	if addr = addr.Unmap(); addr.Is4() {
+		bits = 24
+	}
+	if net, err := addr.WithZone("").Prefix(bits); err == nil {
+		out = append(out, "in "+net.String())
+	}
+	return out
 }
 
 // rtt is the round trip to a peer, measured or else predicted.

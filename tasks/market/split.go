@@ -66,9 +66,7 @@ func (d *desk) split(ctx context.Context) (*tasks.Finish, error) {
 			return &tasks.Finish{State: tasks.Failed, Reason: tasks.SplitFailed, Detail: clip(err.Error())}, nil
 		}
 		d.s.log.Info("inputs not here yet", "job", d.job.ID, "err", err, "retry", wait)
-		d.mu.Lock()
-		d.waits = tasks.Wait{Text: clip(err.Error()), Next: time.Now().Add(wait)}
-		d.mu.Unlock()
+		d.waitFor(tasks.Wait{Text: clip(err.Error()), Next: time.Now().Add(wait)})
 		if stopped, err := d.pause(ctx, wait); stopped != nil || err != nil {
 			return stopped, err
 		}
@@ -206,8 +204,6 @@ func (d *desk) plan(ctx context.Context) ([]tasks.Task, error) {
 }
 
 func (d *desk) bring(ctx context.Context, root tasks.CID, from []peer.ID, ticket []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*d.s.cfg.FetchTimeout)
-	defer cancel()
 	span := tasks.Span{Root: root, Length: -1}
 	var refused error
 	if len(from) > 0 {

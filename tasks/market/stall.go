@@ -67,10 +67,10 @@ func (st *stall) why() (w tasks.Wait, ok bool) {
 const (
 	durableFirst = 50 * time.Millisecond
 	durableLast  = 5 * time.Second
-	durableTries = 8 // about 13 s
+	durableTries = 8 // about 11 s
 )
 
-// durably runs a write until it is durable. On a full disk that may take for
+// durably runs a write until it is durable, or a read that must be known. On a full disk that may take for
 // ever; another failure may pass too, but when it does not, the service ends.
 func (s *Service) durably(ctx context.Context, st *stall, do func(context.Context) error) error {
 	defer st.over()
@@ -83,7 +83,7 @@ func (s *Service) durably(ctx context.Context, st *stall, do func(context.Contex
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case s.cfg.Full(err):
-			st.wait(err, min(wait, durableLast))
+			st.wait(err, wait)
 		default:
 			if failed++; failed > durableTries {
 				err = fmt.Errorf("%w: %w", errStore, err)
@@ -91,7 +91,7 @@ func (s *Service) durably(ctx context.Context, st *stall, do func(context.Contex
 				return err
 			}
 		}
-		s.log.Warn("store write failed", "err", err, "retry", wait)
+		s.log.Warn("store failed", "err", err, "retry", wait)
 		if !sleep(ctx, wait) {
 			return ctx.Err()
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 // ErrNoJob says that this node knows no job of that ID.
-var ErrNoJob = errors.New("no such job here")
+var ErrNoJob = wire.ErrNoJob
 
 // ErrNotOrigin says that another node decides the job.
 var ErrNotOrigin = errors.New("this node is not its origin")
@@ -77,6 +77,9 @@ func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 			v.Spec = sub.Spec
 		}
 		return v, nil
+	}
+	if err != nil && !errors.Is(err, ErrNoJob) {
+		return JobView{}, err
 	}
 	list, perr := s.published(ctx, id)
 	if perr != nil {
@@ -158,11 +161,14 @@ func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 		if v.Status.State.Over() && !r.State.Over() { // decided, and not durable yet
 			v.Status.State = tasks.Assembling
 		}
+	case d.result != nil:
+		v.Status = *d.result
 	case !r.State.Over():
 		w := d.waits
 		if w.Text == "" {
 			w.Text = "inputs are being fetched and cut into tasks"
 		}
+		w.Tasks = r.Tasks
 		v.Why = []tasks.Wait{w}
 	}
 	if damages, ok := s.cfg.Data.(Damages); ok && !v.Status.State.Over() {
@@ -223,8 +229,10 @@ func (s *Service) whoIsThere(need tasks.Resources, next *time.Time) string {
 		if text += "; this node itself is paused"; !own.Until.IsZero() && (next.IsZero() || own.Until.Before(*next)) {
 			*next = own.Until
 		}
-	case s.cfg.Room(context.Background()) != nil:
-		text += "; this node itself takes no work: " + s.cfg.Room(context.Background()).Error()
+	default:
+		if err := s.cfg.Room(); err != nil {
+			text += "; this node itself takes no work: " + err.Error()
+		}
 	}
 	return text
 }
@@ -267,6 +275,9 @@ func (s *Service) published(ctx context.Context, id tasks.JobID) ([]JobView, err
 	err = s.hall.ask(ctx, func(h *hall) {
 		for job, p := range h.submissions {
 			why[job] = p.machine.Why(time.Now())
+			if list := why[job]; len(list) > 0 && len(s.host.Members()) == 0 {
+				list[0].Text += "; no other member is connected: kith peers tells why"
+			}
 			origins[job], terms[job] = p.machine.Holder()
 		}
 	})
@@ -301,46 +312,50 @@ func (s *Service) published(ctx context.Context, id tasks.JobID) ([]JobView, err
 // ran them. Of a job that was over before this node started, only what was
 // durable is known.
 func (s *Service) Tasks(ctx context.Context, id tasks.JobID, stage tasks.Stage, first uint32, n int) ([]tasks.TaskStatus, error) {
-	o, err := s.machine(ctx, id)
-	if err != nil || o == nil {
-		return nil, err
-	}
-	unlock, err := o.durable(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if o.origin == nil {
-		return nil, nil
-	}
-	return o.origin.Tasks(stage, first, min(max(n, 0), 10_000)), nil
+	var list []tasks.TaskStatus
+	err := s.look(ctx, id, func(o *tasks.Origin) { list = o.Tasks(stage, first, min(max(n, 0), 10_000)) })
+	return list, err
 }
 
 // Results gives the results of a stage so far, in task order.
 func (s *Service) Results(ctx context.Context, id tasks.JobID, stage tasks.Stage) ([]tasks.Result, error) {
-	o, err := s.machine(ctx, id)
-	if err != nil || o == nil {
-		return nil, err
+	var list []tasks.Result
+	err := s.look(ctx, id, func(o *tasks.Origin) { list = o.Results(stage) })
+	return list, err
+}
+
+// look shows a job's machine to f, if there is one, when all that it knows is
+// durable.
+func (s *Service) look(ctx context.Context, id tasks.JobID, f func(*tasks.Origin)) error {
+	for {
+		d, err := s.machine(ctx, id)
+		if err != nil || d == nil {
+			return err
+		}
+		unlock, err := d.durable(ctx)
+		if err != nil {
+			return err
+		}
+		if d.origin == nil && d.result != nil {
+			unlock()
+			continue // its history was let go of under us
+		}
+		if d.origin != nil {
+			f(d.origin)
+		}
+		unlock()
+		return nil
 	}
-	unlock, err := o.durable(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if o.origin == nil {
-		return nil, nil
-	}
-	return o.origin.Results(stage), nil
 }
 
 // machine finds a job's machine, or makes one from disk to look at.
 func (s *Service) machine(ctx context.Context, id tasks.JobID) (*desk, error) {
-	if d := s.history(id); d != nil {
+	if d := s.history(id); d != nil && !d.brief() {
 		return d, nil
 	}
 	r, err := s.cfg.Store.Job(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("job %s: %w", id, ErrNoJob)
+		return nil, err
 	}
 	if r.Tasks == 0 || r.Term == 0 {
 		return nil, nil
@@ -360,11 +375,16 @@ func (s *Service) machine(ctx context.Context, id tasks.JobID) (*desk, error) {
 	}
 	d := &desk{s: s, job: job, origin: m}
 	if r.State.Over() {
-		s.mu.Lock()
 		s.remember(d)
-		s.mu.Unlock()
 	}
 	return d, nil
+}
+
+// brief reports whether only the end of a job is in memory.
+func (d *desk) brief() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.result != nil
 }
 
 // Why says what a job waits for.
@@ -376,7 +396,7 @@ func (s *Service) Why(ctx context.Context, id tasks.JobID) ([]tasks.Wait, error)
 // Logs gives the tries of one task with the tails of their logs, oldest first.
 func (s *Service) Logs(ctx context.Context, id tasks.JobID, ref tasks.Ref) ([]wire.LogRecord, error) {
 	if _, err := s.cfg.Store.Job(ctx, id); err != nil {
-		return nil, fmt.Errorf("job %s: %w", id, ErrNoJob)
+		return nil, err
 	}
 	return s.cfg.Store.Logs(ctx, id, ref)
 }
@@ -400,6 +420,11 @@ func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error 
 			if w, ok := d.stall.why(); ok { // it is cancelled when there is room
 				return &FullError{errors.New(w.Text)}
 			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.origin == nil && d.waits.Text != "" { // it is cancelled when that is over
+				return fmt.Errorf("job %s: %s", id, d.waits.Text)
+			}
 			return ctx.Err()
 		}
 		d.mu.Lock()
@@ -411,8 +436,10 @@ func (s *Service) Cancel(ctx context.Context, id tasks.JobID, why string) error 
 	}
 	r, err := s.cfg.Store.Job(ctx, id)
 	switch {
-	case err != nil:
+	case errors.Is(err, ErrNoJob):
 		return s.withdraw(ctx, id, why)
+	case err != nil:
+		return err
 	case r.State.Over():
 		return nil
 	case r.Origin():

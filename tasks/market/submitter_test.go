@@ -1,8 +1,11 @@
 package market
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -26,5 +29,22 @@ func TestSubmitterThatWentAwayIsWaitedFor(t *testing.T) {
 		if is := errors.As(err, &fatal); is != c.fatal || (err == nil) != (c.err == nil) || is && fatal.reason != tasks.NotMember {
 			t.Errorf("%s: %v, fatal %v; want fatal %v", name, err, is, c.fatal)
 		}
+	}
+}
+
+// Who publishes and knows nobody is told so: more publishing does not help.
+func TestPublisherIsAlone(t *testing.T) {
+	for others, want := range []bool{true, false} {
+		inMesh(t, 1+others, func(i int, c *Config) { c.Light = true }, func(m *mesh) {
+			id, _ := m.publishInline(m.all[0], 3)
+			time.Sleep(time.Minute)
+			why, err := m.all[0].svc.Why(context.Background(), id)
+			if err != nil || len(why) != 1 || !strings.Contains(why[0].Text, "no host has taken the job yet") {
+				t.Fatalf("why: %+v, %v", why, err)
+			}
+			if got := strings.Contains(why[0].Text, "no other member is connected: kith peers"); got != want {
+				t.Errorf("beside %d others: why says %q", others, why[0].Text)
+			}
+		})
 	}
 }

@@ -30,7 +30,7 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 		if since.IsZero() {
 			since = j.Created
 		}
-		owed := j.Published && j.State.Over() && !j.Taken && !j.Forgotten
+		owed := j.Published && j.State.Over() && !j.Forgotten
 		if !over || s.desk(j.ID) != nil || !expired(now, since, j.Retention) || owed && !expired(now, since, 7*24*time.Hour) {
 			continue
 		}
@@ -65,13 +65,13 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 		if p.Answer == nil || !expired(now, p.Answered, p.Retention) {
 			continue
 		}
+		if err := s.hall.ask(ctx, func(h *hall) { delete(h.submissions, p.ID) }); err != nil {
+			return err
+		}
 		if err := s.cfg.Data.Release(ctx, p.ID); err != nil {
 			return err
 		}
 		if err := s.cfg.Store.RemovePublished(ctx, p.ID); err != nil {
-			return err
-		}
-		if err := s.hall.ask(ctx, func(h *hall) { delete(h.submissions, p.ID) }); err != nil {
 			return err
 		}
 	}

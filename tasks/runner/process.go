@@ -275,7 +275,7 @@ func (c *child) load(ctx context.Context, p Program, t Task) (Result, error) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		c.watch(ctx, done, used, bounds{wall: cfg.LoadTime, cpu: cfg.LoadTime, resident: cfg.LoadMemory})
+		c.watch(ctx, done, used, bounds{wall: cfg.LoadWall, cpu: cfg.LoadTime, resident: cfg.LoadMemory})
 	})
 	ready, err := c.converse(m, module)
 	close(done)
@@ -285,6 +285,9 @@ func (c *child) load(ctx context.Context, p Program, t Task) (Result, error) {
 		c.mu.Lock()
 		stopped := *c.why
 		c.mu.Unlock()
+		if stopped.reason == tasks.TimeLimit { // others left it too little of the CPU: that is not the program's fault
+			return Result{}, fmt.Errorf("this machine is too busy to compile it: it %s and had less than %v of CPU time", stopped.detail, cfg.LoadTime)
+		}
 		if stopped.err == nil {
 			return Result{Reason: tasks.BadProgram, Detail: "can't be compiled here: " + stopped.detail}, nil
 		}

@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -148,4 +149,33 @@ func ExampleSeed() {
 	first := Seed("job", tasks.Ref{Index: 0})
 	fmt.Println(first == Seed("job", tasks.Ref{Index: 0}), first == Seed("job", tasks.Ref{Index: 1}))
 	// Output: true false
+}
+
+// A program that takes too much to compile is at fault, and one that is given too
+// little to be compiled by is not.
+func TestCompileLimits(t *testing.T) {
+	t.Parallel()
+	wasm, err := examples.Program("wordcount")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		config func(*Config)
+		want   string
+		blamed bool
+	}{
+		{"much to compile", func(c *Config) { c.LoadTime = 20 * time.Millisecond }, "can't be compiled here: took 20ms of CPU time", true},
+		{"little CPU", func(c *Config) { c.LoadWall = 20 * time.Millisecond }, "runner: load program: this machine is too busy to compile it: it ran for 20ms and had less than 2m0s of CPU time", false},
+	} {
+		r := start(t, c.config, func(cfg *Config) { cfg.CacheDir = t.TempDir() })
+		res, err := r.Run(t.Context(), Program{Wasm: wasm}, ofJob(c.name, func(t *Task) { t.Stdout = io.Discard }))
+		said, blamed := res.Detail, err == nil
+		if err != nil {
+			said = err.Error()
+		}
+		if said != c.want || blamed != (res.Reason == tasks.BadProgram) || blamed != c.blamed {
+			t.Errorf("%s: %v %q, blamed %v; want %q", c.name, res.Reason, said, blamed, c.want)
+		}
+	}
 }

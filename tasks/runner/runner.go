@@ -34,7 +34,8 @@ type Config struct {
 	Idle     time.Duration // how long a child waits for another task of its job; 0: 10 s
 
 	MaxProgram  int64         // bytes of a module, at most; 0: 64 MiB
-	LoadTime    time.Duration // to compile a module, wall and CPU; 0: 2 min
+	LoadTime    time.Duration // CPU time to compile a module; 0: 2 min
+	LoadWall    time.Duration // wall time, at the lowest priority; 0: 10 min
 	LoadMemory  int64         // resident bytes while compiling; 0: 2 GiB
 	CacheBytes  int64         // compiled programs kept, about; 0: 1 GiB
 	Log         *slog.Logger  // nil: nowhere
@@ -139,6 +140,7 @@ func New(cfg Config) (*Runner, error) {
 	fill(&cfg.Idle, 10*time.Second)
 	fill(&cfg.MaxProgram, 64<<20)
 	fill(&cfg.LoadTime, 2*time.Minute)
+	fill(&cfg.LoadWall, 10*time.Minute)
 	fill(&cfg.LoadMemory, 2<<30)
 	fill(&cfg.CacheBytes, 1<<30)
 	if cfg.Log == nil {

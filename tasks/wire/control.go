@@ -173,7 +173,7 @@ func UnmarshalOrders(b []byte) (Orders, error) {
 // RefusedLease is a lease that its worker did not take, or was told to renew and
 // does not hold.
 type RefusedLease struct {
-	Job        tasks.JobID // "": of a lease in the same message
+	Job        tasks.JobID
 	Lease      tasks.LeaseID
 	Reason     tasks.Reason
 	RetryAfter time.Duration
@@ -197,10 +197,7 @@ func UnmarshalOrdersReply(b []byte) ([]RefusedLease, error) {
 	c := &checker{}
 	var out []RefusedLease
 	for _, r := range m.Refused[:c.count("refused leases", len(m.Refused), MaxLeases)] {
-		n := RefusedLease{Lease: c.lease("lease", r.Lease), Reason: tasks.Reason(r.Reason), RetryAfter: c.duration("retry after", r.RetryAfterNs)}
-		if r.Job != "" {
-			n.Job = c.job("job", r.Job)
-		}
+		n := RefusedLease{Job: c.job("job", r.Job), Lease: c.lease("lease", r.Lease), Reason: tasks.Reason(r.Reason), RetryAfter: c.duration("retry after", r.RetryAfterNs)}
 		if n.Reason == tasks.OK {
 			c.fail("lease refused with reason 0")
 		}

@@ -88,7 +88,7 @@ func FuzzOrders(f *testing.F) {
 
 func FuzzOrdersReply(f *testing.F) {
 	fuzz(f, func(t *rapid.T) []RefusedLease {
-		return []RefusedLease{{Lease: genLeaseID(t), Reason: tasks.WorkerBusy}, {Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.UnknownLease}}
+		return []RefusedLease{{Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.WorkerBusy}, {Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.UnknownLease}}
 	}, MarshalOrdersReply, UnmarshalOrdersReply)
 }
 

@@ -1,10 +1,14 @@
 package wire
 
 import (
+	"errors"
 	"time"
 
 	"github.com/kith-mesh/kith/tasks"
 )
+
+// ErrNoJob says that a node keeps no job of that ID.
+var ErrNoJob = errors.New("no such job here")
 
 // JobRecord is what a node keeps of a job that it is, was or may become the
 // origin of.
@@ -17,7 +21,6 @@ type JobRecord struct {
 	Created    time.Time
 	Term       uint64 // this node became origin at; 0: it only keeps the job
 	Yielded    uint64 // the highest term that it yielded to, its own when a nearer host had it; 0: never
-	Taken      bool   // the submitter acknowledged the answer
 	Forgotten  bool   // nothing more is owed
 	State      tasks.State
 	Reason     tasks.Reason
@@ -104,7 +107,7 @@ type Settled struct {
 // Tally counts what became of a peer's receipts, over all jobs.
 type Tally struct {
 	Accepted uint32
-	Rejected uint32 // disagreed, or had no bytes
+	Rejected uint32 // blamed: see tasks.Reason.Blames
 }
 
 // Change is what one step of a job makes durable: all of it, or nothing.
@@ -113,7 +116,6 @@ type Change struct {
 	At        time.Time // wall clock, for display and retention
 	Term      uint64    // not 0: the node became origin at it
 	Yielded   uint64    // not 0: it yielded to it
-	Taken     bool
 	Forgotten bool
 	Split     []tasks.Task // not nil: the map stage, in order
 	Grants    []tasks.GrantRecord
@@ -128,7 +130,7 @@ type Change struct {
 
 // Empty reports whether there is nothing to make durable.
 func (c Change) Empty() bool {
-	return c.Term == 0 && c.Yielded == 0 && !c.Taken && !c.Forgotten && c.Split == nil && len(c.Grants) == 0 && len(c.Attempts) == 0 && len(c.Commits) == 0 &&
+	return c.Term == 0 && c.Yielded == 0 && !c.Forgotten && c.Split == nil && len(c.Grants) == 0 && len(c.Attempts) == 0 && len(c.Commits) == 0 &&
 		len(c.Receipts) == 0 && len(c.Verdicts) == 0 && len(c.Results) == 0 && c.Finish == nil && len(c.Tallies) == 0
 }
 

@@ -260,7 +260,7 @@ func TestRoundTrips(t *testing.T) {
 	})
 	t.Run("orders reply", func(t *testing.T) {
 		trip(t, func(t *rapid.T) []RefusedLease {
-			return []RefusedLease{{Lease: genLeaseID(t), Reason: tasks.WorkerBusy, RetryAfter: genSpanTime(t)}, {Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.UnknownLease}}
+			return []RefusedLease{{Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.WorkerBusy, RetryAfter: genSpanTime(t)}, {Job: genJob(t), Lease: genLeaseID(t), Reason: tasks.UnknownLease}}
 		}, MarshalOrdersReply, UnmarshalOrdersReply)
 	})
 	t.Run("taken", func(t *testing.T) {
