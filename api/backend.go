@@ -50,20 +50,34 @@ type Invites interface {
 	RevokeInvite(ctx context.Context, id string) error
 }
 
+// Content is what a request reads, and whom to ask for it first.
+type Content struct {
+	Root tasks.CID
+	Path string // inside the root; "": itself
+	// From are multiaddrs, ending in /p2p/ID, of peers to ask first: members or not.
+	From []string
+}
+
+func (c Content) String() string {
+	if c.Path == "" {
+		return string(c.Root)
+	}
+	return string(c.Root) + "/" + c.Path
+}
+
 // Data reads content by CID. Each method fetches from the mesh what is not
-// here, until ctx ends; a path is "" for the root itself.
+// here, until ctx ends.
 type Data interface {
-	Stat(ctx context.Context, root tasks.CID, path string) (Entry, error)
-	// Walk calls f for root/path and then, when recursive, all below it or else
-	// its direct entries, parents before children, paths relative to root/path.
-	Walk(ctx context.Context, root tasks.CID, path string, recursive bool, f func(Entry) error) error
-	// Open reads length bytes (-1: to the end) of one file from offset. A span
-	// that the file does not have is an error, as is a folder.
-	Open(ctx context.Context, root tasks.CID, path string, offset, length int64) (io.ReadCloser, error)
-	// Fetch makes root/path whole on this node. from are multiaddrs, ending in
-	// /p2p/ID, of peers to ask first: members or not. progress may be nil and
-	// is never called at once from two goroutines.
-	Fetch(ctx context.Context, root tasks.CID, path string, from []string, progress func(Progress)) (Root, error)
+	Stat(ctx context.Context, c Content) (Entry, error)
+	// Walk calls f for the content and then, when recursive, all below it or else
+	// its direct entries, parents before children, paths relative to it.
+	Walk(ctx context.Context, c Content, recursive bool, f func(Entry) error) error
+	// Open reads length bytes (-1: to the end) of one file from offset, as they
+	// come. A span that the file does not have is an error, as is a folder.
+	Open(ctx context.Context, c Content, offset, length int64) (io.ReadCloser, error)
+	// Fetch makes the content whole on this node. progress may be nil and is never
+	// called at once from two goroutines.
+	Fetch(ctx context.Context, c Content, progress func(Progress)) (Root, error)
 }
 
 // Uploads stores what a client sends.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/api/internal/memory"
-	"github.com/kith-mesh/kith/tasks"
 )
 
 func authorized(t *testing.T, url string) *http.Request {
@@ -32,14 +31,14 @@ type breaking struct {
 	n *memory.Node
 }
 
-func (b breaking) Stat(ctx context.Context, c tasks.CID, p string) (api.Entry, error) {
-	return b.n.Stat(ctx, c, p)
+func (b breaking) Stat(ctx context.Context, c api.Content) (api.Entry, error) {
+	return b.n.Stat(ctx, c)
 }
-func (b breaking) Walk(ctx context.Context, c tasks.CID, p string, rec bool, f func(api.Entry) error) error {
-	return b.n.Walk(ctx, c, p, rec, f)
+func (b breaking) Walk(ctx context.Context, c api.Content, rec bool, f func(api.Entry) error) error {
+	return b.n.Walk(ctx, c, rec, f)
 }
-func (b breaking) Open(ctx context.Context, c tasks.CID, p string, off, n int64) (io.ReadCloser, error) {
-	r, err := b.n.Open(ctx, c, p, off, n)
+func (b breaking) Open(ctx context.Context, c api.Content, off, n int64) (io.ReadCloser, error) {
+	r, err := b.n.Open(ctx, c, off, n)
 	if err != nil {
 		return nil, err
 	}

@@ -58,34 +58,38 @@ func (s *Server) dataRoutes() {
 	data := func(method, path, id, summary string) route {
 		return route{method: method, path: path, id: id, tag: "data", summary: summary, needs: "data", missing: b == nil}
 	}
-	cat := data("GET", "/api/v1/data/{cid}", "cat", "Read a file")
-	cat.description = "Fetches from the mesh what is not here. Takes one byte range."
-	s.handleStream(cat, []*huma.Param{cidParam, insideParam, {Name: "Range", In: "header", Schema: stringSchema, Description: "bytes=FROM-TO"}},
-		nil, []body{bytesBody(MediaBytes, "")}, s.cat)
-	s.handleStream(data("GET", "/api/v1/data/{cid}/tar", "get", "Read a file or folder as a tar stream"),
-		[]*huma.Param{cidParam, insideParam}, nil, []body{bytesBody(MediaTar, "")}, s.tar)
-	s.handleStream(data("GET", "/api/v1/data/{cid}/ls", "ls", "List a folder"),
-		[]*huma.Param{cidParam, insideParam, queryParam("recursive", huma.TypeBoolean, "all below it")},
-		nil, []body{{media: MediaNDJSON, schema: schemas.Schema(entryType, true, "Entry"), text: "One entry a line"}}, s.list)
 	from := &huma.Param{Name: "from", In: "query", Description: "multiaddrs, ending in /p2p/ID, of peers to ask first, at most 64; they need not be members",
 		Schema: &huma.Schema{Type: huma.TypeArray, Items: stringSchema}}
+	cat := data("GET", "/api/v1/data/{cid}", "cat", "Read a file")
+	cat.description = "Fetches from the mesh what is not here. Takes one byte range."
+	s.handleStream(cat, []*huma.Param{cidParam, insideParam, from, {Name: "Range", In: "header", Schema: stringSchema, Description: "bytes=FROM-TO"}},
+		nil, []body{bytesBody(MediaBytes, "")}, s.cat)
+	s.handleStream(data("GET", "/api/v1/data/{cid}/tar", "get", "Read a file or folder as a tar stream"),
+		[]*huma.Param{cidParam, insideParam, from}, nil, []body{bytesBody(MediaTar, "")}, s.tar)
+	s.handleStream(data("GET", "/api/v1/data/{cid}/ls", "ls", "List a folder"),
+		[]*huma.Param{cidParam, insideParam, from, queryParam("recursive", huma.TypeBoolean, "all below it")},
+		nil, []body{{media: MediaNDJSON, schema: schemas.Schema(entryType, true, "Entry"), text: "One entry a line"}}, s.list)
 	s.handleStream(data("POST", "/api/v1/data/{cid}/fetch", "fetch", "Make content whole on this node"),
 		[]*huma.Param{cidParam, insideParam, from}, nil,
 		[]body{{media: MediaNDJSON, schema: schemas.Schema(fetchType, true, "FetchLine"), text: "Progress lines, then the root or an error"}}, s.fetch)
 }
 
-// target reads the root and path that a request names.
-func target(r *http.Request) (tasks.CID, string, error) {
-	root, err := parseCID(r.PathValue("cid"))
-	if err != nil {
-		return "", "", err
+// maxFrom is how many peers one request may name.
+const maxFrom = 64
+
+// target reads what content a request names.
+func target(r *http.Request) (c Content, err error) {
+	if c.Root, err = parseCID(r.PathValue("cid")); err != nil {
+		return c, err
 	}
-	p := r.URL.Query().Get("path")
-	if p == "" {
-		return root, "", nil
+	q := r.URL.Query()
+	if c.From = q["from"]; len(c.From) > maxFrom {
+		return c, Invalid("name a few that are known to have it", "from: %d peers, the most is %d", len(c.From), maxFrom)
 	}
-	p, err = cleanPath(p)
-	return root, p, err
+	if c.Path = q.Get("path"); c.Path != "" {
+		c.Path, err = cleanPath(c.Path)
+	}
+	return c, err
 }
 
 func parseCID(text string) (tasks.CID, error) {
@@ -214,16 +218,16 @@ func tarFiles(r io.Reader) func() (File, error) {
 
 // cat answers with one file or a range of it.
 func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
-	root, p, err := target(r)
+	c, err := target(r)
 	if err != nil {
 		return err
 	}
-	e, err := s.cfg.Backend.Data.Stat(r.Context(), root, p)
+	e, err := s.cfg.Backend.Data.Stat(r.Context(), c)
 	if err != nil {
 		return err
 	}
 	if e.Dir {
-		return Conflict("list it with 'kith ls', read it whole with 'kith get'", "%s is a folder", label(root, p))
+		return Conflict("list it with 'kith ls', read it whole with 'kith get'", "%s is a folder", c)
 	}
 	offset, length, partial, err := byteRange(r.Header.Get("Range"), e.Size)
 	if err != nil {
@@ -243,7 +247,7 @@ func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(status)
 		return nil
 	}
-	content, err := s.cfg.Backend.Data.Open(r.Context(), root, p, offset, length)
+	content, err := s.cfg.Backend.Data.Open(r.Context(), c, offset, length)
 	if err != nil {
 		h.Del("Content-Range")
 		return err
@@ -255,21 +259,17 @@ func (s *Server) cat(w http.ResponseWriter, r *http.Request) error {
 	n, err := io.ReadFull(content, first)
 	if err != nil {
 		h.Del("Content-Range")
-		return fmt.Errorf("read %s: %w", label(root, p), err)
+		return fmt.Errorf("read %s: %w", c, err)
 	}
 	w.WriteHeader(status)
 	if _, err := w.Write(first[:n]); err != nil {
 		return err
 	}
-	_, err = io.CopyN(w, content, length-int64(n))
-	return err
-}
-
-func label(root tasks.CID, p string) string {
-	if p == "" {
-		return string(root)
+	rest, err := io.Copy(w, content)
+	if err == nil && rest != length-int64(n) {
+		err = fmt.Errorf("read %s: %w", c, io.ErrUnexpectedEOF)
 	}
-	return string(root) + "/" + p
+	return err
 }
 
 // byteRange reads a Range header of one range; others are answered whole, as
@@ -309,16 +309,18 @@ func byteRange(header string, size int64) (offset, length int64, partial bool, e
 
 // tar answers with files and folders under the root's own name "content".
 func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
-	root, p, err := target(r)
+	c, err := target(r)
 	if err != nil {
 		return err
 	}
-	if _, err := s.cfg.Backend.Data.Stat(r.Context(), root, p); err != nil {
+	data := s.cfg.Backend.Data
+	top, err := data.Stat(r.Context(), c)
+	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", MediaTar)
 	t := tar.NewWriter(w)
-	err = s.cfg.Backend.Data.Walk(r.Context(), root, p, true, func(e Entry) error {
+	put := func(e Entry) error {
 		h := &tar.Header{Name: path.Join("content", e.Path), Mode: 0o644, Size: e.Size, Typeflag: tar.TypeReg, Format: tar.FormatPAX, ModTime: time.Unix(0, 0)}
 		if e.Exec {
 			h.Mode = 0o755
@@ -330,17 +332,28 @@ func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
 		case e.Link != "":
 			h.Typeflag, h.Size, h.Linkname = tar.TypeSymlink, 0, e.Link
 		}
-		if err := t.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg || e.Size == 0 {
-			return err
+		if h.Typeflag != tar.TypeReg || e.Size == 0 {
+			return t.WriteHeader(h)
 		}
-		content, err := s.cfg.Backend.Data.Open(r.Context(), root, path.Join(p, e.Path), 0, -1)
+		// Before the header, so that content that nobody has is a problem, not a
+		// cut connection.
+		content, err := data.Open(r.Context(), Content{c.Root, path.Join(c.Path, e.Path), c.From}, 0, -1)
 		if err != nil {
 			return err
 		}
 		defer content.Close()
-		_, err = io.CopyN(t, content, e.Size)
+		if err := t.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err = io.Copy(t, content)
 		return err
-	})
+	}
+	if top.Dir {
+		err = data.Walk(r.Context(), c, true, put)
+	} else { // a file's bytes go out as they come in
+		top.Path = ""
+		err = put(top)
+	}
 	if err != nil {
 		return err
 	}
@@ -348,7 +361,7 @@ func (s *Server) tar(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
-	root, p, err := target(r)
+	c, err := target(r)
 	if err != nil {
 		return err
 	}
@@ -358,26 +371,19 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", MediaNDJSON)
 	enc := json.NewEncoder(w)
-	return s.cfg.Backend.Data.Walk(r.Context(), root, p, recursive, func(e Entry) error { return enc.Encode(e) })
+	return s.cfg.Backend.Data.Walk(r.Context(), c, recursive, func(e Entry) error { return enc.Encode(e) })
 }
-
-// maxFrom is how many peers one fetch may name.
-const maxFrom = 64
 
 // fetch tells progress at most ten times a second.
 func (s *Server) fetch(w http.ResponseWriter, r *http.Request) error {
-	root, p, err := target(r)
+	c, err := target(r)
 	if err != nil {
 		return err
-	}
-	from := r.URL.Query()["from"]
-	if len(from) > maxFrom {
-		return Invalid("name a few that are known to have it", "from: %d peers, the most is %d", len(from), maxFrom)
 	}
 	w.Header().Set("Content-Type", MediaNDJSON)
 	enc, ctl := json.NewEncoder(w), http.NewResponseController(w)
 	var last time.Time
-	got, err := s.cfg.Backend.Data.Fetch(r.Context(), root, p, from, func(pr Progress) {
+	got, err := s.cfg.Backend.Data.Fetch(r.Context(), c, func(pr Progress) {
 		if time.Since(last) < 100*time.Millisecond {
 			return
 		}

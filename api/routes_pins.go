@@ -72,7 +72,7 @@ func (s *Server) archiveRoutes() {
 				return err
 			}
 			if d := s.cfg.Backend.Data; d != nil { // what nobody has is a problem, not a cut stream
-				if _, err := d.Stat(r.Context(), root, ""); err != nil {
+				if _, err := d.Stat(r.Context(), Content{Root: root}); err != nil {
 					return err
 				}
 			}

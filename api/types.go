@@ -60,6 +60,7 @@ type Work struct {
 	Slots   int `json:"slots" doc:"tasks that it runs at once"`
 	Running int `json:"running" doc:"tasks that it runs for others and itself"`
 	Queued  int `json:"queued" doc:"assignments that wait for a slot"`
+	Owed    int `json:"owed" doc:"answers that it has written down and that no origin has judged yet"`
 	Jobs    int `json:"jobs" doc:"jobs that it is origin of and that are not over"`
 }
 

@@ -80,26 +80,33 @@ func dataError(err error) error {
 }
 
 // bring fetches what the span needs and is not here.
-func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []string, progress func(api.Progress)) (err error) {
-	hints, err := parsePeers(from)
-	if err != nil {
-		return err
-	}
-	if done, err := d.store.CompleteSpan(ctx, span); done || err != nil && !lost(err) || errors.Is(err, storage.ErrNoPath) {
-		return err
-	}
+func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []string, progress func(api.Progress)) error {
 	var tell func(done, total int64)
 	if progress != nil {
 		tell = func(done, total int64) { progress(api.Progress{Done: done, Total: max(total, 0)}) }
 	}
+	_, err := d.ask(ctx, span, from, func(want transfer.Want) error { return d.transfer.Fetch(ctx, want, tell) })
+	return err
+}
+
+// ask calls f with whom to ask for a span, unless it is here. While members that
+// are known are still being dialled, it calls it again when nobody has the span.
+func (d *dataBackend) ask(ctx context.Context, span storage.Span, from []string, f func(transfer.Want) error) (here bool, err error) {
+	hints, err := parsePeers(from)
+	if err != nil {
+		return false, err
+	}
+	if here, err := d.store.CompleteSpan(ctx, span); here || err != nil && !lost(err) || errors.Is(err, storage.ErrNoPath) {
+		return here, err
+	}
 	want := transfer.Want{Root: span.Root, Path: span.Path, Offset: span.Offset, Length: span.Length}
 	if want.From, err = d.reach(ctx, hints); err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = d.hurt(ctx, span.Root, err) }()
-	err = d.transfer.Fetch(ctx, want, tell)
+	err = f(want)
 	if d.settling == nil || !errors.Is(err, transfer.ErrUnavailable) {
-		return err
+		return false, err
 	}
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
@@ -108,11 +115,11 @@ func (d *dataBackend) bring(ctx context.Context, span storage.Span, from []strin
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
+			return false, errors.Join(err, ctx.Err())
 		}
-		err = d.transfer.Fetch(ctx, want, tell)
+		err = f(want)
 	}
-	return err
+	return false, err
 }
 
 // parsePeers reads the peers that a user named.
@@ -169,88 +176,125 @@ func (n *Node) settling() bool {
 	return false
 }
 
-func (d *dataBackend) Stat(ctx context.Context, root tasks.CID, path string) (api.Entry, error) {
-	c, err := parseCID(root)
+func (d *dataBackend) Stat(ctx context.Context, c api.Content) (api.Entry, error) {
+	e, err := d.stat(ctx, c)
+	return entryOf(e, c.Path), dataError(err)
+}
+
+func (d *dataBackend) stat(ctx context.Context, c api.Content) (storage.Entry, error) {
+	root, err := parseCID(c.Root)
 	if err != nil {
-		return api.Entry{}, err
+		return storage.Entry{}, err
 	}
-	defer d.store.Use(c)()
-	e, err := d.store.Stat(ctx, c, path)
+	defer d.store.Use(root)()
+	e, err := d.store.Stat(ctx, root, c.Path)
 	if lost(err) {
-		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil, nil); err == nil {
-			e, err = d.store.Stat(ctx, c, path)
+		if err = d.bring(ctx, storage.Span{Root: root, Path: c.Path, Length: 0}, c.From, nil); err == nil {
+			e, err = d.store.Stat(ctx, root, c.Path)
 		}
 	}
-	return entryOf(e, path), dataError(err)
+	return e, err
 }
 
 func entryOf(e storage.Entry, path string) api.Entry {
 	return api.Entry{Path: e.Path, CID: e.CID.String(), Size: e.Size, Dir: e.Type == storage.Folder, Link: e.Target}
 }
 
-func (d *dataBackend) Walk(ctx context.Context, root tasks.CID, path string, recursive bool, f func(api.Entry) error) error {
-	c, err := parseCID(root)
+func (d *dataBackend) Walk(ctx context.Context, c api.Content, recursive bool, f func(api.Entry) error) error {
+	root, err := parseCID(c.Root)
 	if err != nil {
 		return err
 	}
-	defer d.store.Use(c)()
+	defer d.store.Use(root)()
 	if recursive {
-		if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, nil, nil); err != nil {
+		if err := d.bring(ctx, storage.Span{Root: root, Path: c.Path, Length: -1}, c.From, nil); err != nil {
 			return dataError(err)
 		}
-		return dataError(d.store.Walk(ctx, c, path, func(e storage.Entry) error { return f(entryOf(e, path)) }))
+		return dataError(d.store.Walk(ctx, root, c.Path, func(e storage.Entry) error { return f(entryOf(e, c.Path)) }))
 	}
-	if _, err := d.Stat(ctx, root, path); err != nil {
-		return err
-	}
-	self, err := d.store.Stat(ctx, c, path)
+	self, err := d.stat(ctx, c)
 	if err != nil {
 		return dataError(err)
 	}
 	self.Path = ""
-	if err := f(entryOf(self, path)); err != nil || self.Type != storage.Folder {
+	if err := f(entryOf(self, c.Path)); err != nil || self.Type != storage.Folder {
 		return err
 	}
-	entries, err := d.store.Ls(ctx, c, path)
+	entries, err := d.store.Ls(ctx, root, c.Path)
 	if err != nil {
 		// A folder whose own nodes are many may be here in part only.
-		if err = d.bring(ctx, storage.Span{Root: c, Path: path, Length: 0}, nil, nil); err == nil {
-			entries, err = d.store.Ls(ctx, c, path)
+		if err = d.bring(ctx, storage.Span{Root: root, Path: c.Path, Length: 0}, c.From, nil); err == nil {
+			entries, err = d.store.Ls(ctx, root, c.Path)
 		}
 	}
 	if err != nil {
 		return dataError(err)
 	}
 	for _, e := range entries {
-		if err := f(entryOf(e, path)); err != nil {
+		if err := f(entryOf(e, c.Path)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *dataBackend) Open(ctx context.Context, root tasks.CID, path string, offset, length int64) (io.ReadCloser, error) {
-	c, err := parseCID(root)
+// Open reads what is here from the store. What is not is read and stored as it
+// comes; but when blocks are known to be damaged, whether anybody has them is told
+// before the first byte.
+func (d *dataBackend) Open(ctx context.Context, c api.Content, offset, length int64) (io.ReadCloser, error) {
+	root, err := parseCID(c.Root)
 	if err != nil {
 		return nil, err
 	}
-	defer d.store.Use(c)()
-	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length}, nil, nil); err != nil {
-		return nil, dataError(err)
+	defer d.store.Use(root)()
+	span := storage.Span{Root: root, Path: c.Path, Offset: offset, Length: length}
+	if damageUnder(ctx, d.store, map[cid.Cid]bool{root: true}) != "" {
+		if err := d.bring(ctx, span, c.From, nil); err != nil {
+			return nil, dataError(err)
+		}
 	}
-	r, err := d.openMended(ctx, storage.Span{Root: c, Path: path, Offset: offset, Length: length})
+	var r io.ReadCloser
+	here, err := d.ask(ctx, span, c.From, func(want transfer.Want) error {
+		got, err := d.transfer.OpenFetch(ctx, want)
+		if err == nil {
+			r = &arriving{got, ctx, d, root}
+		}
+		return err
+	})
+	if here {
+		r, err = d.openMended(ctx, span)
+	}
 	return r, dataError(err)
 }
 
-func (d *dataBackend) Fetch(ctx context.Context, root tasks.CID, path string, from []string, progress func(api.Progress)) (api.Root, error) {
-	c, err := parseCID(root)
+// arriving says of what it could not read which blocks are damaged here.
+type arriving struct {
+	io.ReadCloser
+	ctx  context.Context
+	d    *dataBackend
+	root cid.Cid
+}
+
+func (a *arriving) Read(b []byte) (int, error) {
+	n, err := a.ReadCloser.Read(b)
+	return n, a.d.hurt(a.ctx, a.root, err)
+}
+
+// WriteTo spares io.Copy a buffer and a copy.
+func (a *arriving) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.Copy(w, a.ReadCloser)
+	return n, a.d.hurt(a.ctx, a.root, err)
+}
+
+func (d *dataBackend) Fetch(ctx context.Context, c api.Content, progress func(api.Progress)) (api.Root, error) {
+	root, err := parseCID(c.Root)
 	if err != nil {
 		return api.Root{}, err
 	}
-	if err := d.bring(ctx, storage.Span{Root: c, Path: path, Length: -1}, from, progress); err != nil {
+	if err := d.bring(ctx, storage.Span{Root: root, Path: c.Path, Length: -1}, c.From, progress); err != nil {
 		return api.Root{}, dataError(err)
 	}
-	e, err := d.store.Stat(ctx, c, path)
+	e, err := d.store.Stat(ctx, root, c.Path)
 	if err != nil {
 		return api.Root{}, dataError(err)
 	}
@@ -385,7 +429,7 @@ func writeUpload(top *os.Root, f api.File) error {
 }
 
 func (d *dataBackend) Pin(ctx context.Context, root tasks.CID, keep time.Duration) (api.Root, error) {
-	r, err := d.Fetch(ctx, root, "", nil, nil)
+	r, err := d.Fetch(ctx, api.Content{Root: root}, nil)
 	if err != nil {
 		return r, err
 	}

@@ -75,6 +75,9 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	if w, ok := n.market.Work(); ok {
 		s.Work.Running, s.Work.Queued = int(w.Running), int(w.Queued)
 	}
+	if s.Work.Owed, err = n.state.Owed(ctx); err != nil {
+		return s, err
+	}
 	views, err := n.market.Jobs(ctx)
 	if err != nil {
 		return s, fmt.Errorf("jobs: %w", err)

@@ -101,9 +101,9 @@ func TestAPIRefusals(t *testing.T) {
 		ask    func() error
 	}{
 		{"a job that is not", 404, func() error { _, err := c.Job(ctx, strings.Repeat("a", 52)); return err }},
-		{"no CID", 422, func() error { _, err := c.Fetch(ctx, "nonsense", "", nil, nil); return err }},
-		{"a path that is not", 404, func() error { _, err := c.Fetch(ctx, here, "x", nil, nil); return err }},
-		{"what nobody has", 404, func() error { _, err := c.Fetch(ctx, sum(t, "nobody"), "", nil, nil); return err }},
+		{"no CID", 422, func() error { _, err := c.Fetch(ctx, api.Content{Root: "nonsense"}, nil); return err }},
+		{"a path that is not", 404, func() error { _, err := c.Fetch(ctx, api.Content{Root: here, Path: "x"}, nil); return err }},
+		{"what nobody has", 404, func() error { _, err := c.Fetch(ctx, api.Content{Root: sum(t, "nobody")}, nil); return err }},
 		{"a span past the end", 416, func() error {
 			r, err := c.Cat(ctx, here, "", 10, 1)
 			if err == nil {
@@ -212,7 +212,7 @@ func TestFetchAwaitsKnownMembers(t *testing.T) {
 		}
 		return false
 	}
-	r, err := data.Open(t.Context(), tasks.CID(sum.CID.String()), "", 0, -1)
+	r, err := data.Open(t.Context(), api.Content{Root: tasks.CID(sum.CID.String())}, 0, -1)
 	if err != nil || asked != 2 {
 		t.Fatalf("%v after asking %d times", err, asked)
 	}

@@ -117,7 +117,7 @@ func (n *Node) Doctor(ctx context.Context) ([]api.Check, error) {
 func (n *Node) doctor(ctx context.Context, v vitals) []api.Check {
 	addrs := func() ([]ma.Multiaddr, error) { return v.addrs, nil }
 	return examine(ctx, []step{
-		{"disk", func(ctx context.Context) finding { return n.checkRoom(ctx) }},
+		{"disk", func(context.Context) finding { return n.checkRoom() }},
 		{"blocks", n.checkBlocks},
 		{"token", func(context.Context) finding { return checkToken(n.cfg.Home, n.cfg.Now()) }},
 		{"listen", func(ctx context.Context) finding { return checkListening(ctx, v.addrs) }},
@@ -147,12 +147,12 @@ func (n *Node) checkBlocks(ctx context.Context) finding {
 }
 
 // checkRoom is checkDisk, and whether this node could make durable what it had to.
-func (n *Node) checkRoom(ctx context.Context) finding {
+func (n *Node) checkRoom() finding {
 	const fix = "free some room on the disk, or with kith unpin and kith gc, or start with a larger --disk; the node goes on by itself"
 	if err := n.market.Stalled(); err != nil {
 		return fail(fix, "jobs in hand stand still, since nothing can be made durable: %v", err)
 	}
-	if err := n.room(ctx); err != nil {
+	if err := n.room(); err != nil {
 		return fail(fix, "the node takes no jobs and no work: %v", err)
 	}
 	return checkDisk(n.cfg.Home, n.cfg.minFree)

@@ -155,7 +155,7 @@ func failedInput(err error) (tasks.Outcome, error) {
 }
 
 // inputs writes named inputs to files and folders: what every map task of a job
-// reads whole, once for all of them; the rest under dir. The paths are good until
+// reads whole, once for all of them; the rest under work. The paths are good until
 // release, which is to be called also after an error.
 func (e *executor) inputs(ctx context.Context, x tasks.Execution, work *workDir) (paths map[string]string, release func() error, err error) {
 	var releases []func() error

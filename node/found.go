@@ -37,7 +37,7 @@ func Found(home Home, name string, open bool, now time.Time) (Mesh, error) {
 	if err := home.prepare(); err != nil {
 		return m, err
 	}
-	release, err := home.lock()
+	release, err := home.tryLock()
 	if err != nil {
 		return m, err
 	}

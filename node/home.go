@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 )
@@ -101,8 +103,28 @@ func (h Home) checkVersion() error {
 	return nil
 }
 
+// A node that was killed while it started a child leaves the lock to it for the
+// moment until the child runs its own program.
+const (
+	lockTime  = 2 * time.Second
+	lockEvery = 50 * time.Millisecond
+)
+
 // lock takes the home for this process until the returned function is called.
-func (h Home) lock() (release func() error, err error) {
+func (h Home) lock(ctx context.Context) (release func() error, err error) {
+	for begin := time.Now(); ; {
+		if release, err = h.tryLock(); !errors.Is(err, ErrHomeInUse) || time.Since(begin) >= lockTime {
+			return release, err
+		}
+		select {
+		case <-time.After(lockEvery):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (h Home) tryLock() (release func() error, err error) {
 	l := flock.New(h.path("lock"))
 	ok, err := l.TryLock()
 	if err != nil {
@@ -119,7 +141,7 @@ func (h Home) inUse() bool {
 	if _, err := os.Stat(h.path("lock")); err != nil {
 		return false
 	}
-	release, err := h.lock()
+	release, err := h.tryLock()
 	if err == nil {
 		err = release()
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -95,6 +96,33 @@ func TestHomeIsLockedToOthers(t *testing.T) {
 	if cfg.Home.inUse() {
 		t.Error("a closed node holds its home")
 	}
+}
+
+// Whoever died holding the home may leave it to a child that is about to run its
+// own program: the next node waits for that, and not for one that goes on.
+func TestHomeIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		home := Home(t.TempDir())
+		leave, err := home.tryLock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := home.lock(t.Context()); !errors.Is(err, ErrHomeInUse) {
+			t.Errorf("of one that goes on: %v, want %v", err, ErrHomeInUse)
+		}
+		time.AfterFunc(lockTime/2, func() {
+			if err := leave(); err != nil {
+				t.Error(err)
+			}
+		})
+		release, err := home.lock(t.Context())
+		if err != nil {
+			t.Fatalf("of one that is about to let go: %v", err)
+		}
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestSecretsAreTheOwnersAlone(t *testing.T) {

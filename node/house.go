@@ -19,8 +19,9 @@ const (
 	gcCrowded = time.Minute // at the least between collections for lack of room
 )
 
-// keepHouse ends pauses whose time has come, and collects blocks before the
-// store is full.
+// keepHouse looks whether there is room, ends pauses whose time has come, lets go
+// of inputs that were fetched for tasks, and collects blocks before the store is
+// full, or when it is.
 func (n *Node) keepHouse(ctx context.Context) error {
 	tick := time.NewTicker(houseTurn)
 	defer tick.Stop()
@@ -32,7 +33,7 @@ func (n *Node) keepHouse(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
-			_ = n.room(ctx) // it tells who must know
+			_ = n.room() // it tells who must know
 		case <-n.crowded:
 			if time.Since(collected) > gcCrowded {
 				n.gc(ctx)

@@ -83,6 +83,9 @@ func decode(c tasks.CID) (cid.Cid, error) {
 	return out, nil
 }
 
+// jobStall is how long a job waits for somebody who gives next to nothing.
+const jobStall = 2 * time.Minute
+
 // Fetch brings a span's blocks here.
 func (d *jobData) Fetch(ctx context.Context, span tasks.Span, from []peer.ID, ticket []byte) error {
 	root, err := decode(span.Root)
@@ -90,7 +93,7 @@ func (d *jobData) Fetch(ctx context.Context, span tasks.Span, from []peer.ID, ti
 		return err
 	}
 	d.inUse.touch(d.store, root, time.Now())
-	want := transfer.Want{Root: root, Path: span.Path, Offset: span.Offset, Length: span.Length, From: from, Ticket: ticket}
+	want := transfer.Want{Root: root, Path: span.Path, Offset: span.Offset, Length: span.Length, From: from, Ticket: ticket, Stall: jobStall}
 	return badSpan(d.transfer.Fetch(ctx, want, nil))
 }
 
@@ -167,7 +170,7 @@ func (d *jobData) Hold(ctx context.Context, h market.HoldRequest) (market.Held, 
 		if h.From == "" {
 			return market.Held{}, fmt.Errorf("output %s was made here and is not whole: %w", h.Output, storage.ErrIncomplete)
 		}
-		want := transfer.Want{Root: root, Length: -1, From: []peer.ID{h.From}, Ticket: h.Ticket}
+		want := transfer.Want{Root: root, Length: -1, From: []peer.ID{h.From}, Ticket: h.Ticket, Stall: jobStall}
 		if h.Limit > 0 { // with room for the blocks that only name others
 			want.Limit = h.Limit + h.Limit/8 + 1<<20
 		}
@@ -287,19 +290,24 @@ func (d *jobData) KeepWork(ctx context.Context, job tasks.JobID, files []wire.Bl
 	return err
 }
 
-// Assemble makes one root of a stage's results: the only one itself, or else a
-// folder with one entry a task, named by its index in six digits.
-func (d *jobData) Assemble(ctx context.Context, job tasks.JobID, stage tasks.Stage, results []tasks.Result) (market.Held, error) {
-	if len(results) == 1 {
-		return d.Hold(ctx, market.HoldRequest{Job: job, Output: results[0].Output})
+// Assemble makes one root of the outputs of a stage's tasks: the only one itself,
+// or else a folder with one entry a task, named by its index in six digits.
+func (d *jobData) Assemble(ctx context.Context, job tasks.JobID, stage tasks.Stage, outputs []tasks.CID) (market.Held, error) {
+	if len(outputs) == 1 {
+		return d.Hold(ctx, market.HoldRequest{Job: job, Output: outputs[0]})
 	}
-	members := make([]storage.Member, len(results))
-	for i, r := range results {
-		c, err := decode(r.Output)
-		if err != nil {
-			return market.Held{}, err
+	members := make([]storage.Member, len(outputs))
+	known := map[tasks.CID]cid.Cid{} // many tasks of a job leave the same
+	for i, o := range outputs {
+		c, ok := known[o]
+		if !ok {
+			var err error
+			if c, err = decode(o); err != nil {
+				return market.Held{}, err
+			}
+			known[o] = c
 		}
-		members[i] = storage.Member{Name: fmt.Sprintf("%06d", r.Ref.Index), CID: c}
+		members[i] = storage.Member{Name: fmt.Sprintf("%06d", i), CID: c}
 	}
 	root, err := d.store.AddFolder(ctx, members, storage.AddOptions{Audience: storage.Job, Owner: jobOwner(job)})
 	if err != nil {

@@ -83,21 +83,17 @@ func TestAssemble(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	d := &jobData{store: s}
-	results := []tasks.Result{
-		{Ref: tasks.Ref{Index: 0}, Output: add(t, s, "first")},
-		{Ref: tasks.Ref{Index: 1}, Output: addTree(t, s, map[string]string{"stdout": "second", "more": "!"})},
-		{Ref: tasks.Ref{Index: 2}, Output: add(t, s, "")},
-	}
-	one, err := d.Assemble(t.Context(), "j", tasks.StageMap, results[:1])
-	if err != nil || one.Output != results[0].Output || one.Folder || one.Size != 5 {
+	outputs := []tasks.CID{add(t, s, "first"), addTree(t, s, map[string]string{"stdout": "second", "more": "!"}), add(t, s, "")}
+	one, err := d.Assemble(t.Context(), "j", tasks.StageMap, outputs[:1])
+	if err != nil || one.Output != outputs[0] || one.Folder || one.Size != 5 {
 		t.Errorf("one result: %+v, %v", one, err)
 	}
-	all, err := d.Assemble(t.Context(), "j", tasks.StageMap, results)
+	all, err := d.Assemble(t.Context(), "j", tasks.StageMap, outputs)
 	if err != nil || !all.Folder || all.Size != int64(len("first"+"second"+"!")) {
 		t.Fatalf("all: %+v, %v", all, err)
 	}
-	for _, r := range results {
-		unpin(t, s, r.Output, storage.User)
+	for _, o := range outputs {
+		unpin(t, s, o, storage.User)
 	}
 	collect(t, s)
 	if got := names(t, s, all.Output); !slices.Equal(got, []string{"000000", "000001", "000002"}) {
@@ -112,10 +108,10 @@ func TestAssemble(t *testing.T) {
 	if err != nil || len(files) != 4 {
 		t.Errorf("files %v, %v", files, err)
 	}
-	if files, err = d.Files(t.Context(), results[0].Output); err != nil || len(files) != 1 || files[0] != (tasks.File{Size: 5}) {
+	if files, err = d.Files(t.Context(), outputs[0]); err != nil || len(files) != 1 || files[0] != (tasks.File{Size: 5}) {
 		t.Errorf("of one file: %v, %v", files, err)
 	}
-	if _, err := d.Assemble(t.Context(), "j", tasks.StageMap, append(results, tasks.Result{Ref: tasks.Ref{Index: 3}, Output: sum(t, "not here")})); !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrIncomplete) {
+	if _, err := d.Assemble(t.Context(), "j", tasks.StageMap, append(outputs, sum(t, "not here"))); !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrIncomplete) {
 		t.Errorf("with one that is not here: %v", err)
 	}
 }

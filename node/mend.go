@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 	"github.com/kith-mesh/kith/tasks/market"
 )
 
-// Damaged blocks are fetched again as soon as a read finds them, and then so often.
+// Damaged blocks are read or fetched again as soon as a read finds them, and then so often.
 const (
 	mendEvery = 30 * time.Second
 	mendTime  = 2 * time.Minute // for one root
@@ -25,19 +27,80 @@ const (
 
 const mendFix = "add the same file again with kith add, or connect a member that has it; 'kith doctor' lists what is damaged"
 
-// mender fetches again, from whoever has them, stored blocks that a read found
-// damaged.
+// mender reads or fetches again, from whoever has them, stored blocks that a read
+// found damaged.
 type mender struct {
-	found chan struct{} // holds one token when there is something new
+	found    chan struct{} // holds one token when there is something new
+	repaired chan struct{} // the same, when something is whole again
+
+	// Of the blocks that are still damaged, what was said of them last; mend's alone.
+	said map[cid.Cid]failure
 }
 
-func newMender() *mender { return &mender{found: make(chan struct{}, 1)} }
+// failure is why a block could not be fetched, and how often.
+type failure struct {
+	why   string
+	tries int
+}
+
+func newMender() *mender {
+	return &mender{found: make(chan struct{}, 1), repaired: make(chan struct{}, 1), said: map[cid.Cid]failure{}}
+}
+
+// failed logs that a block could not be fetched: aloud once, and again when the
+// cause is another.
+func (m *mender) failed(log *slog.Logger, block cid.Cid, err error) {
+	f, known := m.said[block]
+	why := err.Error()
+	if errors.Is(err, transfer.ErrUnavailable) {
+		why = transfer.ErrUnavailable.Error() // whoever was asked, and in what order
+	}
+	level := slog.LevelWarn
+	if known && f.why == why {
+		level = slog.LevelDebug
+	} else {
+		f.why = why
+	}
+	f.tries++
+	m.said[block] = f
+	log.Log(context.Background(), level, "damaged block could not be fetched again", "cid", block.String(), "tries", f.tries, "err", err)
+}
+
+// only forgets what was said of blocks that are no longer damaged.
+func (m *mender) only(damage []storage.Damage) {
+	still := map[cid.Cid]bool{}
+	for _, d := range damage {
+		still[d.Block] = true
+	}
+	maps.DeleteFunc(m.said, func(c cid.Cid, _ failure) bool { return !still[c] })
+}
 
 // hear is told of each damaged block.
 func (m *mender) hear(cid.Cid) {
 	select {
 	case m.found <- struct{}{}:
 	default:
+	}
+}
+
+// hearRepair is told when some of them are whole again.
+func (m *mender) hearRepair() {
+	select {
+	case m.repaired <- struct{}{}:
+	default:
+	}
+}
+
+// tellRepairs tells the market, which may read blocks itself, and wait for none that
+// is being fetched.
+func (n *Node) tellRepairs(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.mender.repaired:
+			n.market.InputsBack()
+		}
 	}
 }
 
@@ -58,19 +121,31 @@ func (n *Node) mend(ctx context.Context) error {
 			}
 			continue
 		}
+		n.mender.only(damage)
+		tried := map[cid.Cid]error{}
 		for _, d := range damage {
-			n.mendBlock(ctx, d)
+			n.mendBlock(ctx, d, tried)
 		}
 	}
 }
 
-// mendBlock tries the block's roots until one brought it.
-func (n *Node) mendBlock(ctx context.Context, d storage.Damage) {
+// mendBlock reads the block once more, since a disk may fail for a moment only, and
+// else tries its roots until one brought it. A root that was tried before, for another
+// of its blocks, is not tried again.
+func (n *Node) mendBlock(ctx context.Context, d storage.Damage, tried map[cid.Cid]error) {
+	if _, err := n.store.Get(ctx, d.Block); err == nil {
+		n.log.Info("damaged block is whole again", "cid", d.Block.String())
+		return
+	}
 	var failed error
 	for _, r := range d.Roots {
-		tctx, stop := context.WithTimeout(ctx, mendTime)
-		err := n.transfer.Fetch(tctx, transfer.Want{Root: r.CID, Length: -1}, nil)
-		stop()
+		err, known := tried[r.CID]
+		if !known {
+			tctx, stop := context.WithTimeout(ctx, mendTime)
+			err = n.transfer.Fetch(tctx, transfer.Want{Root: r.CID, Length: -1}, nil)
+			stop()
+			tried[r.CID] = err
+		}
 		if err == nil {
 			n.log.Info("damaged block fetched again", "cid", d.Block.String(), "root", r.CID.String())
 			return
@@ -78,7 +153,7 @@ func (n *Node) mendBlock(ctx context.Context, d storage.Damage) {
 		failed = errors.Join(failed, err)
 	}
 	if ctx.Err() == nil {
-		n.log.Warn("damaged block could not be fetched again", "cid", d.Block.String(), "err", failed)
+		n.mender.failed(n.log, d.Block, failed)
 	}
 }
 
@@ -180,7 +255,11 @@ type mended struct {
 
 func (d *dataBackend) openMended(ctx context.Context, span storage.Span) (io.ReadCloser, error) {
 	m := &mended{ctx: ctx, d: d, span: span}
-	if err := m.open(); err != nil {
+	err := m.open()
+	if lost(err) {
+		err = m.again(err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -190,46 +269,66 @@ func lost(err error) bool {
 	return errors.Is(err, storage.ErrCorrupt) || errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrIncomplete)
 }
 
-// open opens what is left; a root that is damaged is fetched again, once.
-func (m *mended) open() (err error) {
+// open opens what is left.
+func (m *mended) open() error {
 	s := m.span
-	m.r, err = m.d.store.Open(m.ctx, s.Root, s.Path, s.Offset, s.Length)
-	if !lost(err) {
+	r, err := m.d.store.Open(m.ctx, s.Root, s.Path, s.Offset, s.Length)
+	if err != nil {
 		return err
 	}
-	m.fresh = true
-	if err := m.d.bring(m.ctx, s, nil, nil); err != nil {
-		return err
+	if m.r != nil {
+		m.r.Close() // nothing can fail: it only lets go
 	}
-	m.r, err = m.d.store.Open(m.ctx, s.Root, s.Path, s.Offset, s.Length)
-	return err
+	m.r = r
+	return nil
 }
 
 func (m *mended) Read(b []byte) (int, error) {
 	for {
 		n, err := m.r.Read(b)
-		m.span.Offset += int64(n)
-		if m.span.Length >= 0 {
-			m.span.Length -= int64(n)
-		}
+		m.passed(int64(n))
 		if n > 0 || !lost(err) {
-			m.fresh = m.fresh && n == 0
 			return n, err
 		}
-		if m.fresh { // and is not there all the same
-			return 0, m.d.hurt(m.ctx, m.span.Root, err)
-		}
-		m.fresh = true
-		if err := m.d.bring(m.ctx, m.span, nil, nil); err != nil {
+		if err := m.again(err); err != nil {
 			return 0, err
 		}
-		again, err := m.d.store.Open(m.ctx, m.span.Root, m.span.Path, m.span.Offset, m.span.Length)
-		if err != nil {
-			return 0, err
-		}
-		m.r.Close() // nothing can fail: it only lets go
-		m.r = again
 	}
+}
+
+// WriteTo leaves the copying to the store's reader.
+func (m *mended) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		n, err := io.Copy(w, m.r)
+		m.passed(n)
+		if total += n; !lost(err) {
+			return total, err
+		}
+		if err := m.again(err); err != nil {
+			return total, err
+		}
+	}
+}
+
+// passed takes n bytes off what is still to be read.
+func (m *mended) passed(n int64) {
+	m.span.Offset += n
+	if m.span.Length >= 0 {
+		m.span.Length -= n
+	}
+	m.fresh = m.fresh && n == 0
+}
+
+// again fetches and opens what is left, after opening it or a read failed with err.
+func (m *mended) again(err error) error {
+	if m.fresh { // and is not there all the same
+		return m.d.hurt(m.ctx, m.span.Root, err)
+	}
+	m.fresh = true
+	if err := m.d.bring(m.ctx, m.span, nil, nil); err != nil {
+		return err
+	}
+	return m.open()
 }
 
 func (m *mended) Close() error { return m.r.Close() }

@@ -56,7 +56,8 @@ type Node struct {
 	served  chan struct{} // closed when the home says where the API is
 	ready   chan struct{} // closed when all services are up
 
-	changing sync.Mutex // held while the policy changes
+	changing  sync.Mutex // held while the policy changes
+	enforcing sync.Mutex // held while it is told
 
 	began   time.Time     // started, on the monotonic clock
 	mender  *mender       // of damaged blocks
@@ -107,7 +108,7 @@ func (n *Node) openHome(ctx context.Context) error {
 	if err := n.cfg.Home.prepare(); err != nil {
 		return err
 	}
-	release, err := n.cfg.Home.lock()
+	release, err := n.cfg.Home.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (n *Node) openData(ctx context.Context) (err error) {
 		}
 		n.closers = append(n.closers, n.state.Close)
 	}
-	keep := storage.Config{Dir: n.cfg.Home.Blocks(), DB: n.state.DB(), Commit: n.state.Join, Now: n.cfg.Now, Log: n.log.With("part", "storage"), OnDamage: n.mender.hear}
+	keep := storage.Config{Dir: n.cfg.Home.Blocks(), DB: n.state.DB(), Commit: n.state.Join, Now: n.cfg.Now, Log: n.log.With("part", "storage"), OnDamage: n.mender.hear, OnRepair: n.mender.hearRepair}
 	if around := n.cfg.Seams.Around; around != nil {
 		n.state.Around = func(c state.Commit, do func() error) error { return around(string(c), do) }
 		keep.Around = func(c storage.Commit, do func() error) error { return around(string(c), do) }
@@ -292,6 +293,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		service{name: "market", run: n.market.Run},
 		service{name: "housekeeping", run: n.keepHouse},
 		service{name: "mend", run: n.mend},
+		service{name: "repairs", run: n.tellRepairs},
 	)
 	if n.api != nil {
 		services = append(services, service{name: "api", run: n.serveAPI, up: n.served})

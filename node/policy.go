@@ -106,6 +106,8 @@ func (n *Node) changePolicy(ctx context.Context, f func(policy.Policy) (policy.P
 
 // enforcePolicy tells the market and the mesh.
 func (n *Node) enforcePolicy() {
+	n.enforcing.Lock() // the last of two at once must tell what is so
+	defer n.enforcing.Unlock()
 	n.host.SetCapacity(n.capacity())
 	n.market.SetLimits(n.workLimits())
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 
 	"github.com/kith-mesh/kith/node/state"
@@ -18,8 +17,8 @@ func isFull(err error) bool {
 
 // room says why this node can take no more work for lack of room, or nil. When
 // that changes, others are told, and housekeeping collects.
-func (n *Node) room(ctx context.Context) error {
-	err := n.store.Room(ctx, workRoom)
+func (n *Node) room() error {
+	err := n.store.Room(workRoom)
 	full := isFull(err)
 	n.mu.Lock()
 	changed := n.full != full

@@ -135,7 +135,7 @@ func TestFolderRoundTrip(t *testing.T) {
 		t.Errorf("options %+v", o)
 	}
 	dest := filepath.Join(dir, "out")
-	if err := c.Get(t.Context(), tasks.CID(root.CID), "", dest, nil); err != nil {
+	if err := c.Get(t.Context(), api.Content{Root: tasks.CID(root.CID)}, dest, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range files {
@@ -147,10 +147,10 @@ func TestFolderRoundTrip(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dest, "sub/b.sh")); err != nil || info.Mode()&0o111 == 0 {
 		t.Errorf("executable bit: %v %v", info, err)
 	}
-	if err := c.Get(t.Context(), tasks.CID(root.CID), "", dest, nil); !errors.Is(err, fs.ErrExist) {
+	if err := c.Get(t.Context(), api.Content{Root: tasks.CID(root.CID)}, dest, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("get onto what exists: %v", err)
 	}
-	if err := c.Get(t.Context(), tasks.CID(root.CID), "sub/b.sh", filepath.Join(dir, "one"), nil); err != nil {
+	if err := c.Get(t.Context(), api.Content{Root: tasks.CID(root.CID), Path: "sub/b.sh"}, filepath.Join(dir, "one"), nil); err != nil {
 		t.Error(err)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, ".kith-get-*"))
@@ -201,7 +201,7 @@ func TestGetStaysInside(t *testing.T) {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(evilTar(t, evil)) }))
 		c := dial(t, srv.Listener.Addr().String(), token)
 		dir := t.TempDir()
-		err := c.Get(t.Context(), "x", "", filepath.Join(dir, "sub"), nil)
+		err := c.Get(t.Context(), api.Content{Root: "x"}, filepath.Join(dir, "sub"), nil)
 		if err == nil || !strings.Contains(err.Error(), "not inside it") {
 			t.Errorf("%s: %v", evil, err)
 		}
@@ -218,7 +218,7 @@ func TestDataVerbs(t *testing.T) {
 	ctx := t.Context()
 	cid := n.Put([]byte("0123456789"))
 	var last int64
-	if root, err := c.Fetch(ctx, cid, "", nil, func(d, _ int64) { last = d }); err != nil || root.Size != 10 || last != 10 {
+	if root, err := c.Fetch(ctx, api.Content{Root: cid}, func(d, _ int64) { last = d }); err != nil || root.Size != 10 || last != 10 {
 		t.Errorf("fetch: %+v %d %v", root, last, err)
 	}
 	if _, err := c.Pin(ctx, cid, time.Hour); err != nil {

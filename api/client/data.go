@@ -34,11 +34,15 @@ func dataPath(root tasks.CID, verb string) string {
 	return p
 }
 
-func inside(path string) url.Values {
-	if path == "" {
-		return nil
+func inside(path string) url.Values { return query(api.Content{Path: path}) }
+
+// query names a path inside a root, and whom to ask first.
+func query(c api.Content) url.Values {
+	q := url.Values{"from": c.From}
+	if c.Path != "" {
+		q.Set("path", c.Path)
 	}
-	return url.Values{"path": {path}}
+	return q
 }
 
 func optionQuery(o api.AddOptions) url.Values {
@@ -105,10 +109,8 @@ func (c *Client) Cat(ctx context.Context, root tasks.CID, path string, offset, l
 
 // List gives the entry itself and what is in it, or all below it.
 func (c *Client) List(ctx context.Context, root tasks.CID, path string, recursive bool, f func(api.Entry) error) error {
-	q := url.Values{"recursive": {strconv.FormatBool(recursive)}}
-	if path != "" {
-		q.Set("path", path)
-	}
+	q := inside(path)
+	q.Set("recursive", strconv.FormatBool(recursive))
 	resp, err := c.send(ctx, request{method: http.MethodGet, path: dataPath(root, "ls"), query: q})
 	if err != nil {
 		return err
@@ -117,10 +119,26 @@ func (c *Client) List(ctx context.Context, root tasks.CID, path string, recursiv
 	return lines(ctx, c, resp.Body, f)
 }
 
+// Stat says what the content is.
+func (c *Client) Stat(ctx context.Context, of api.Content) (e api.Entry, err error) {
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: dataPath(of.Root, "ls"), query: query(of)})
+	if err != nil {
+		return e, err
+	}
+	defer resp.Body.Close() // a folder's entries come after itself
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxLine)).Decode(&e); err != nil {
+		return e, cut(ctx, c, err)
+	}
+	return e, nil
+}
+
+// maxLine is the longest line of an answer, in bytes.
+const maxLine = 1 << 20
+
 // lines decodes one JSON value a line.
 func lines[T any](ctx context.Context, c *Client, r io.Reader, f func(T) error) error {
 	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 4096), 1<<20)
+	s.Buffer(make([]byte, 0, 4096), maxLine)
 	for s.Scan() {
 		var v T
 		if err := json.Unmarshal(s.Bytes(), &v); err != nil {
@@ -146,14 +164,9 @@ func cut(ctx context.Context, c *Client, err error) error {
 	return &NotReachableError{Address: c.address, Err: fmt.Errorf("stream cut: %w", err)}
 }
 
-// Fetch makes content whole on the node, which asks the peers at from, multiaddrs
-// that end in /p2p/ID, first.
-func (c *Client) Fetch(ctx context.Context, root tasks.CID, path string, from []string, progress Progress) (api.Root, error) {
-	q := url.Values{"from": from}
-	if path != "" {
-		q.Set("path", path)
-	}
-	resp, err := c.send(ctx, request{method: http.MethodPost, path: dataPath(root, "fetch"), query: q})
+// Fetch makes content whole on the node.
+func (c *Client) Fetch(ctx context.Context, of api.Content, progress Progress) (api.Root, error) {
+	resp, err := c.send(ctx, request{method: http.MethodPost, path: dataPath(of.Root, "fetch"), query: query(of)})
 	if err != nil {
 		return api.Root{}, err
 	}

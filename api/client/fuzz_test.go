@@ -50,8 +50,11 @@ func FuzzAnswers(f *testing.F) {
 		if refused && err == nil {
 			t.Error("a refusal became a status")
 		}
-		if got, err := c.Fetch(t.Context(), "x", "", nil, nil); err == nil && (refused || !json.Valid(bytes.TrimSpace(lastLine(body)))) {
+		if got, err := c.Fetch(t.Context(), api.Content{Root: "x"}, nil); err == nil && (refused || !json.Valid(bytes.TrimSpace(lastLine(body)))) {
 			t.Errorf("fetched %+v", got)
+		}
+		if e, err := c.Stat(t.Context(), api.Content{Root: "x"}); refused && err == nil {
+			t.Errorf("a refusal became %+v", e)
 		}
 		n := 0
 		err = c.events(t.Context(), url.Values{}, nil, func(api.Event) error { n++; return nil })

@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/kith-mesh/kith/api"
-	"github.com/kith-mesh/kith/tasks"
 )
 
 // AddPath stores a file or a folder of this machine. Links to files are
@@ -164,14 +163,14 @@ func (c *counter) Read(b []byte) (int, error) {
 }
 
 // Get writes a file or folder to dest, which must not exist: whole, or not at
-// all.
-func (c *Client) Get(ctx context.Context, root tasks.CID, path, dest string, progress Progress) error {
+// all. A file is written as it comes to the node; a folder once it is there.
+func (c *Client) Get(ctx context.Context, of api.Content, dest string, progress Progress) error {
 	if _, err := os.Lstat(dest); err == nil {
 		return fmt.Errorf("%s: %w: remove it or name another with --out", dest, fs.ErrExist)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	resp, err := c.send(ctx, request{method: "GET", path: dataPath(root, "tar"), query: inside(path)})
+	resp, err := c.send(ctx, request{method: "GET", path: dataPath(of.Root, "tar"), query: query(of)})
 	if err != nil {
 		return err
 	}
@@ -274,6 +273,9 @@ func staysInside(root *os.Root, name, target string) bool {
 	return true
 }
 
+// A file's bytes are written so many at once: a write has a cost of its own.
+const copyBuffer = 256 << 10
+
 func unpackFile(root *os.Root, name string, mode fs.FileMode, r io.Reader, size int64) error {
 	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return &unpackError{err}
@@ -283,7 +285,10 @@ func unpackFile(root *os.Root, name string, mode fs.FileMode, r io.Reader, size 
 		return &unpackError{err}
 	}
 	w := &sink{w: f}
-	_, err = io.CopyN(w, r, size)
+	n, err := io.CopyBuffer(w, io.LimitReader(r, size), make([]byte, min(size, copyBuffer)+1))
+	if err == nil && n < size {
+		err = io.ErrUnexpectedEOF
+	}
 	if w.err != nil {
 		err = &unpackError{w.err}
 	}

@@ -24,10 +24,7 @@ type write struct {
 // meanwhile, then hands on. A write that was begun is not cancelled: what one
 // caller asks for must not undo the others.
 func (s *State) write(ctx context.Context, c Commit, do func(ctx context.Context, tx *sql.Tx) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return s.around(c, func() error { return s.join(do) })
+	return s.around(c, func() error { return s.Join(ctx, do) })
 }
 
 // Join runs do inside such a transaction, for packages that keep tables of their
@@ -36,11 +33,6 @@ func (s *State) Join(ctx context.Context, do func(ctx context.Context, tx *sql.T
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.join(do)
-}
-
-// join waits until do is part of a transaction that is durable.
-func (s *State) join(do func(ctx context.Context, tx *sql.Tx) error) error {
 	w := &write{do: do, done: make(chan struct{}), lead: make(chan struct{}, 1)}
 	s.mu.Lock()
 	if s.closed {
@@ -107,6 +99,7 @@ func (s *State) lead() {
 // transaction; what a single write failed with is left in the write.
 func (s *State) commit(batch []*write) error {
 	ctx := context.Background() // one that can be cancelled costs a goroutine a statement
+	defer func() { s.bound = bound{} }()
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("state: begin: %w", err)

@@ -24,8 +24,7 @@ const (
 	CommitTerm    Commit = "state/term"    // this host is origin; it says so
 	CommitYield   Commit = "state/yield"   // another host is, at a higher term
 	CommitAccept  Commit = "state/accept"  // the one answer; its origin is told
-	CommitTaken   Commit = "state/taken"   // the submitter has the answer
-	CommitForget  Commit = "state/forget"  // a published job was answered by another host
+	CommitForget  Commit = "state/forget"  // a published job is answered, by this host or another
 	CommitInvite  Commit = "state/invite"  // an invite; it is shown
 	CommitRedeem  Commit = "state/redeem"  // one use of it; a token is given
 	CommitSetting Commit = "state/setting" // policy, pause; the user is told
@@ -39,7 +38,7 @@ const (
 
 // Commits lists every durable step of this package.
 var Commits = []Commit{CommitSubmit, CommitPublish, CommitSplit, CommitGrant, CommitRecord, CommitDecide, CommitFinish, CommitPromise, CommitReceipt, CommitNonce, CommitSettle,
-	CommitAdopt, CommitTerm, CommitYield, CommitAccept, CommitTaken, CommitForget, CommitInvite, CommitRedeem, CommitSetting, CommitRevoke, CommitRemove,
+	CommitAdopt, CommitTerm, CommitYield, CommitAccept, CommitForget, CommitInvite, CommitRedeem, CommitSetting, CommitRevoke, CommitRemove,
 	CommitTransaction}
 
 // around runs a durable step, which a test may look at.
@@ -63,8 +62,6 @@ func commitOf(c wire.Change) Commit {
 		return CommitTerm
 	case c.Yielded > 0:
 		return CommitYield
-	case c.Taken:
-		return CommitTaken
 	case c.Forgotten:
 		return CommitForget
 	case len(c.Commits) > 0:

@@ -85,9 +85,9 @@ func checkLog(path string) error {
 	good, commits, first := true, 0, 0
 	for at := walHeader; at+size <= len(b); at += size {
 		f := b[at : at+size]
-		if string(f[8:16]) != string(b[16:24]) { // of an earlier use of the file
+		if string(f[8:16]) != string(b[16:24]) { // of an earlier use of the file, unless more of this one follows
 			if good {
-				return nil // the frames of this use are contiguous
+				good, first = false, at
 			}
 			continue
 		}

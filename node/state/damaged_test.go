@@ -99,11 +99,13 @@ func TestLogCut(t *testing.T) {
 }
 
 // Wrong bytes in the log are refused where they would lose what was committed; in
-// the last commit they are as a torn write, which was not acknowledged.
+// the last commit they are as a torn write, which was not acknowledged; or in the
+// last two, where they hit what tells which frame follows which.
 func TestLogGarbled(t *testing.T) {
 	l := leave(t, 40, 10)
 	refused := 0
-	for at := 0; at < len(l.wal); at += 1 + len(l.wal)/97 {
+	garble := func(at, last int) {
+		t.Helper()
 		wal := bytes.Clone(l.wal)
 		for i := at; i < min(at+16, len(wal)); i++ {
 			wal[i] ^= 0x5a
@@ -112,9 +114,16 @@ func TestLogGarbled(t *testing.T) {
 		switch {
 		case err != nil:
 			refused++
-		case n < l.writes-1:
+		case n < l.writes-last:
 			t.Errorf("wrong bytes at %d of %d: %d of %d writes, and nothing is said", at, len(wal), n, l.writes)
 		}
+	}
+	for at := 0; at < len(l.wal); at += 1 + len(l.wal)/97 {
+		garble(at, 1)
+	}
+	const frame = walFrame + 4096
+	for at := walHeader + 8; at < len(l.wal); at += 7 * frame { // what tells the log's uses apart, and frames' order
+		garble(at, 2)
 	}
 	if refused == 0 {
 		t.Error("never refused")

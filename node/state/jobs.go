@@ -38,9 +38,9 @@ func (s *State) AddJob(ctx context.Context, r wire.JobRecord) (added bool, err e
 		name = CommitAdopt
 	}
 	err = s.write(ctx, name, func(ctx context.Context, tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO jobs (id, submission, name, submitter, published, created, retention, term, yielded, taken,
-			forgotten, state, reason, detail, output, size, tasks, finished) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-			r.ID, r.Submission, r.Name, r.Submitter, r.Published, millis(r.Created), int64(r.Retention), r.Term, r.Yielded, r.Taken,
+		res, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO jobs (id, submission, name, submitter, published, created, retention, term, yielded,
+			forgotten, state, reason, detail, output, size, tasks, finished) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+			r.ID, r.Submission, r.Name, r.Submitter, r.Published, millis(r.Created), int64(r.Retention), r.Term, r.Yielded,
 			r.Forgotten, r.State, r.Reason, r.Detail, r.Output, r.Size, r.Tasks, millis(r.Finished))
 		if err != nil {
 			return fmt.Errorf("state: add job %s: %w", r.ID, err)
@@ -52,11 +52,11 @@ func (s *State) AddJob(ctx context.Context, r wire.JobRecord) (added bool, err e
 	return added && err == nil, err
 }
 
-const jobColumns = `id, name, submitter, published, created, retention, term, yielded, taken, forgotten, state, reason, detail, output, size, tasks, finished`
+const jobColumns = `id, name, submitter, published, created, retention, term, yielded, forgotten, state, reason, detail, output, size, tasks, finished`
 
 func scanJob(scan func(...any) error, more ...any) (r wire.JobRecord, err error) {
 	var created, retention, finished int64
-	err = scan(append([]any{&r.ID, &r.Name, &r.Submitter, &r.Published, &created, &retention, &r.Term, &r.Yielded, &r.Taken, &r.Forgotten,
+	err = scan(append([]any{&r.ID, &r.Name, &r.Submitter, &r.Published, &created, &retention, &r.Term, &r.Yielded, &r.Forgotten,
 		&r.State, &r.Reason, &r.Detail, &r.Output, &r.Size, &r.Tasks, &finished}, more...)...)
 	r.Created, r.Finished, r.Retention = fromMillis(created), fromMillis(finished), time.Duration(retention)
 	return r, err
@@ -69,12 +69,12 @@ func (s *State) Jobs(ctx context.Context) ([]wire.JobRecord, error) {
 	})
 }
 
-// Job gives one job with its submission, or ErrNotFound.
+// Job gives one job with its submission, or wire.ErrNoJob, an ErrNotFound.
 func (s *State) Job(ctx context.Context, id tasks.JobID) (wire.JobRecord, error) {
 	var submission []byte
 	r, err := scanJob(s.db.QueryRowContext(ctx, `SELECT `+jobColumns+`, submission FROM jobs WHERE id = ?`, id).Scan, &submission)
 	if errors.Is(err, sql.ErrNoRows) {
-		return r, fmt.Errorf("job %s: %w", id, ErrNotFound)
+		return r, fmt.Errorf("job %s: %w: %w", id, ErrNotFound, wire.ErrNoJob)
 	}
 	if err != nil {
 		return r, fmt.Errorf("state: job %s: %w", id, err)
@@ -196,9 +196,9 @@ func (s *State) applyJob(ctx context.Context, tx *sql.Tx, c wire.Change) error {
 		}
 		return err
 	}
-	if c.Term > 0 || c.Yielded > 0 || c.Taken || c.Forgotten {
-		if err := set(`UPDATE jobs SET term = max(term, ?), yielded = max(yielded, ?), taken = taken OR ?, forgotten = forgotten OR ? WHERE id = ?`,
-			c.Term, c.Yielded, c.Taken, c.Forgotten, c.Job); err != nil {
+	if c.Term > 0 || c.Yielded > 0 || c.Forgotten {
+		if err := set(`UPDATE jobs SET term = max(term, ?), yielded = max(yielded, ?), forgotten = forgotten OR ? WHERE id = ?`,
+			c.Term, c.Yielded, c.Forgotten, c.Job); err != nil {
 			return err
 		}
 	}

@@ -84,6 +84,9 @@ CREATE INDEX said_jobs_id ON said_jobs (id);
 `, `
 ALTER TABLE tallies ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
 UPDATE tallies SET at = 1000 * unixepoch();
+`, `
+UPDATE jobs SET forgotten = 1 WHERE taken;
+ALTER TABLE jobs DROP COLUMN taken;
 `}
 
 // Version is the newest version of the tables that this program writes.
@@ -149,11 +152,26 @@ func (m *statements) prepare(db *sql.DB) error {
 	return nil
 }
 
+// bound are the statements of one transaction, of which one runs at a time: each
+// is bound to it once and not for each row.
+type bound struct {
+	tx   *sql.Tx
+	stmt map[string]*sql.Stmt
+}
+
 // exec runs a prepared statement inside tx.
 func (s *State) exec(ctx context.Context, tx *sql.Tx, q string, args ...any) (sql.Result, error) {
-	st, ok := s.stmt[q]
+	prepared, ok := s.stmt[q]
 	if !ok {
 		return tx.ExecContext(ctx, q, args...)
 	}
-	return tx.StmtContext(ctx, st).ExecContext(ctx, args...)
+	if s.bound.tx != tx {
+		s.bound = bound{tx, map[string]*sql.Stmt{}}
+	}
+	st := s.bound.stmt[q]
+	if st == nil {
+		st = tx.StmtContext(ctx, prepared)
+		s.bound.stmt[q] = st
+	}
+	return st.ExecContext(ctx, args...)
 }

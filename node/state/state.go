@@ -40,9 +40,10 @@ type State struct {
 	// for tests of crashes. It is set before the first use.
 	Around func(c Commit, do func() error) error
 
-	db   *sql.DB
-	stmt statements
-	dir  string // of the file; empty for Memory
+	db    *sql.DB
+	stmt  statements
+	bound bound  // of the transaction that runs; its writer's alone
+	dir   string // of the file; empty for Memory
 
 	mu      sync.Mutex
 	queue   []*write // waiting for the next transaction

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/tasks"
 )
 
 // each runs a test on a database of each kind.
@@ -78,6 +80,33 @@ func TestOpen(t *testing.T) {
 	s = open(t, path)
 	if v, err := s.Get(t.Context(), "k"); err != nil || string(v) != "v" {
 		t.Errorf("after reopening: %q, %v", v, err)
+	}
+}
+
+// A published job whose answer was delivered, and which was not let go of when the
+// node died, is let go of by the tables' next version.
+func TestTakenIsForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db, err := sql.Open("sqlite", fileDSN(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const before = 5 // versions, the last with the column
+	for _, q := range append(slices.Clone(migrations[:before]), fmt.Sprintf("PRAGMA user_version = %d", before),
+		`INSERT INTO jobs (id, submission, name, submitter, published, created, retention, state, taken) VALUES
+			('delivered', x'', '', 'user', 1, 0, 0, 4, 1), ('owed', x'', '', 'user', 1, 0, 0, 4, 0)`) {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, path)
+	for id, want := range map[tasks.JobID]bool{"delivered": true, "owed": false} {
+		if j, err := s.Job(t.Context(), id); err != nil || j.Forgotten != want {
+			t.Errorf("%s: forgotten %v, %v; want %v", id, j.Forgotten, err, want)
+		}
 	}
 }
 

@@ -155,11 +155,11 @@ func TestJobStore(t *testing.T) {
 		}
 
 		fin := tasks.Finish{State: tasks.Done, Output: testCID("all"), Size: 9}
-		apply(wire.Change{Job: id, At: start.Add(time.Minute), Finish: &fin, Taken: true})
+		apply(wire.Change{Job: id, At: start.Add(time.Minute), Finish: &fin, Forgotten: true})
 		if rec, err := s.Records(ctx, id, 1); err != nil || rec.Finish == nil || *rec.Finish != fin {
 			t.Errorf("finish %+v, %v", rec.Finish, err)
 		}
-		if j, err := s.Job(ctx, id); err != nil || j.Finished != start.Add(time.Minute) || !j.Taken || j.Tasks != 3 {
+		if j, err := s.Job(ctx, id); err != nil || j.Finished != start.Add(time.Minute) || !j.Forgotten || j.Tasks != 3 {
 			t.Errorf("finished job %+v, %v", j, err)
 		}
 		if err := s.RemoveJob(ctx, id); err != nil {
@@ -204,6 +204,9 @@ func TestWorkStore(t *testing.T) {
 		}
 		if err := s.KeepReceipts(ctx, nil, wire.Settled{Keys: []wire.ReceiptKey{wire.KeyOf(all[0].Receipt), wire.KeyOf(all[2].Receipt), {}}}); err != nil {
 			t.Fatal(err)
+		}
+		if n, err := s.Owed(ctx); err != nil || n != 1 {
+			t.Errorf("%d are owed, %v", n, err)
 		}
 		if got, err := s.OwedReceipts(ctx); err != nil || !reflect.DeepEqual(got, all[1:2]) {
 			t.Errorf("owed after verdicts %+v, %v", got, err)

@@ -89,6 +89,14 @@ func (s *State) OwedReceipts(ctx context.Context) ([]wire.OwedReceipt, error) {
 	})
 }
 
+// Owed counts the receipts without a verdict.
+func (s *State) Owed(ctx context.Context) (n int, err error) {
+	if err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM owed`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("state: count receipts: %w", err)
+	}
+	return n, nil
+}
+
 // SaidVerdicts gives what origins said of this node's work on a job, oldest first.
 func (s *State) SaidVerdicts(ctx context.Context, job tasks.JobID) ([]wire.SaidVerdicts, error) {
 	return query(ctx, s, `SELECT s.origin, s.sealed, s.at FROM said_jobs j JOIN said s ON s.id = j.id WHERE j.job = ? ORDER BY s.id`, []any{job}, func(rows *sql.Rows) (v wire.SaidVerdicts, err error) {

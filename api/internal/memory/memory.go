@@ -194,46 +194,46 @@ func (n *Node) find(c tasks.CID) (*root, error) {
 }
 
 // Stat implements api.Data.
-func (n *Node) Stat(_ context.Context, c tasks.CID, p string) (api.Entry, error) {
-	r, err := n.find(c)
+func (n *Node) Stat(_ context.Context, c api.Content) (api.Entry, error) {
+	r, err := n.find(c.Root)
 	if err != nil {
 		return api.Entry{}, err
 	}
-	if f, ok := r.files[p]; ok && !f.dir {
-		return api.Entry{CID: string(c), Size: int64(len(f.content)), Exec: f.exec}, nil
+	if f, ok := r.files[c.Path]; ok && !f.dir {
+		return api.Entry{CID: string(c.Root), Size: int64(len(f.content)), Exec: f.exec}, nil
 	}
 	for name := range r.files {
-		if p == "" || name == p || strings.HasPrefix(name, p+"/") {
-			return api.Entry{CID: string(c), Dir: true}, nil
+		if c.Path == "" || name == c.Path || strings.HasPrefix(name, c.Path+"/") {
+			return api.Entry{CID: string(c.Root), Dir: true}, nil
 		}
 	}
-	return api.Entry{}, api.NotFound("", "no %s in %s", p, c)
+	return api.Entry{}, api.NotFound("", "no %s in %s", c.Path, c.Root)
 }
 
 // Walk implements api.Data.
-func (n *Node) Walk(ctx context.Context, c tasks.CID, p string, recursive bool, f func(api.Entry) error) error {
-	e, err := n.Stat(ctx, c, p)
+func (n *Node) Walk(ctx context.Context, c api.Content, recursive bool, f func(api.Entry) error) error {
+	e, err := n.Stat(ctx, c)
 	if err != nil {
 		return err
 	}
 	if err := f(e); err != nil || !e.Dir {
 		return err
 	}
-	r, err := n.find(c)
+	r, err := n.find(c.Root)
 	if err != nil {
 		return err
 	}
 	entries := map[string]api.Entry{}
 	for name, fl := range r.files {
 		rel := name
-		if p != "" {
+		if c.Path != "" {
 			var ok bool
-			if rel, ok = strings.CutPrefix(name, p+"/"); !ok {
+			if rel, ok = strings.CutPrefix(name, c.Path+"/"); !ok {
 				continue
 			}
 		}
 		for d := path.Dir(rel); d != "."; d = path.Dir(d) {
-			entries[d] = api.Entry{Path: d, Dir: true, CID: string(c)}
+			entries[d] = api.Entry{Path: d, Dir: true, CID: string(c.Root)}
 		}
 		entries[rel] = api.Entry{Path: rel, Dir: fl.dir, Exec: fl.exec, Size: int64(len(fl.content)), CID: string(CIDOf(fl.content))}
 	}
@@ -253,12 +253,12 @@ func (n *Node) Walk(ctx context.Context, c tasks.CID, p string, recursive bool, 
 }
 
 // Open implements api.Data.
-func (n *Node) Open(_ context.Context, c tasks.CID, p string, offset, length int64) (io.ReadCloser, error) {
-	r, err := n.find(c)
+func (n *Node) Open(_ context.Context, c api.Content, offset, length int64) (io.ReadCloser, error) {
+	r, err := n.find(c.Root)
 	if err != nil {
 		return nil, err
 	}
-	b := r.files[p].content
+	b := r.files[c.Path].content
 	if offset > int64(len(b)) || (length >= 0 && offset+length > int64(len(b))) {
 		return nil, api.BadRange("span %d+%d", offset, length)
 	}
@@ -270,12 +270,12 @@ func (n *Node) Open(_ context.Context, c tasks.CID, p string, offset, length int
 }
 
 // Fetch implements api.Data.
-func (n *Node) Fetch(_ context.Context, c tasks.CID, _ string, _ []string, progress func(api.Progress)) (api.Root, error) {
-	r, err := n.find(c)
+func (n *Node) Fetch(_ context.Context, c api.Content, progress func(api.Progress)) (api.Root, error) {
+	r, err := n.find(c.Root)
 	if err != nil {
 		return api.Root{}, err
 	}
-	out := r.describe(c)
+	out := r.describe(c.Root)
 	if progress != nil {
 		progress(api.Progress{Done: out.Size, Total: out.Size})
 	}
