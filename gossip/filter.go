@@ -24,8 +24,8 @@ const (
 const (
 	// slack of the radius is for what differs between both ends' ideas of one round
 	// trip. That coordinates err is in the radius already.
-	slack      = 1.1
-	slackLeast = time.Millisecond
+	slack      = 1.05
+	slackLeast = 500 * time.Microsecond
 	maxOrigins = 2048
 	// reorder is how late an offer may come beside others of its origin. Pubsub
 	// remembers what it saw for longer than that and the longest ttl, so that

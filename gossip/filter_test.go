@@ -37,15 +37,15 @@ func TestFilter(t *testing.T) {
 		away time.Duration
 	}{
 		"measured inside":           {e("near", 12*ms, wall), take, 10 * ms},
-		"measured, within slack":    {e("far", 92*ms, wall), take, 100 * ms},
-		"measured outside":          {e("far", 90*ms, wall), outside, 100 * ms},
+		"measured, within slack":    {e("far", 96*ms, wall), take, 100 * ms},
+		"measured outside":          {e("far", 95*ms, wall), outside, 100 * ms},
 		"predicted inside":          {e("stranger", 50*ms, wall), take, 50 * ms},
 		"predicted outside":         {e("stranger", 30*ms, wall), outside, 50 * ms},
 		"lies about its place":      {e("far", 50*ms, wall), outside, 100 * ms},
 		"neither":                   {lost, outside, 0},
 		"clock days off":            {e("near", 12*ms, wall.Add(-48*time.Hour)), stale, 0},
 		"clock half an hour off":    {e("near", 12*ms, wall.Add(30*time.Minute)), take, 10 * ms},
-		"tiny radius, tiny network": {e("near", 9*ms, wall), take, 10 * ms},
+		"tiny radius, tiny network": {e("near", 9500*time.Microsecond, wall), take, 10 * ms},
 	} {
 		f := newFilter(near, 5, 5, false)
 		if v, away := f.judge(tc.e, now, wall); v != tc.want || away != tc.away {

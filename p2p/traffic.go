@@ -26,8 +26,8 @@ type traffic struct {
 
 type flow struct{ in, out atomic.Int64 }
 
-// maxFlows bounds the protocols that are told apart. A stream's protocol is
-// agreed on before a byte is counted, so only what we speak gets here.
+// maxFlows bounds the protocols that are told apart. Before a stream's protocol is
+// agreed on its bytes count under none, so only what we speak gets here.
 const maxFlows = 64
 
 func newTraffic(prefix string) *traffic {

@@ -140,6 +140,11 @@ func TestDelegateOnlyNarrows(t *testing.T) {
 		if i == MaxDepth-1 && err == nil {
 			t.Error("a chain longer than the most there may be")
 		}
+		if err == nil {
+			if g, err := token.Inspect(); err != nil || g.Branch != admin.id || g.Depth != i+2 {
+				t.Errorf("link %d is of branch %s at depth %d, %v: want whom the root admitted", i+2, g.Branch, g.Depth, err)
+			}
+		}
 	}
 }
 

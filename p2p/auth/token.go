@@ -59,6 +59,7 @@ type Grant struct {
 	Subject peer.ID
 	Issuer  peer.ID // signer of the last link
 	Root    peer.ID // signer of the first link
+	Branch  peer.ID // subject of the first link: whom the root admitted, and who so admitted all below
 	Rights  Rights
 	Issued  time.Time
 	Expires time.Time
@@ -237,7 +238,7 @@ func decodeToken(t Token) ([][]byte, []Grant, error) {
 			if mesh != g.Mesh {
 				return nil, nil, fmt.Errorf("%w: the first link is not signed by the root of %s", ErrOtherMesh, clip(string(g.Mesh)))
 			}
-			g.Root = g.Issuer
+			g.Root, g.Branch = g.Issuer, g.Subject
 		} else {
 			up := grants[i-1]
 			switch {
@@ -250,7 +251,7 @@ func decodeToken(t Token) ([][]byte, []Grant, error) {
 			case g.Expires.After(up.Expires):
 				return nil, nil, fmt.Errorf("%w: link %d ends later than the link before it", ErrWidens, i)
 			}
-			g.Root = up.Root
+			g.Root, g.Branch = up.Root, up.Branch
 		}
 		g.Depth = i + 1
 		grants = append(grants, g)
