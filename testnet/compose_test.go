@@ -198,3 +198,24 @@ func freePort(t *testing.T) string {
 	}
 	return ports[0]
 }
+
+// followJob polls a job until it is over, and shows each state to see.
+func followJob(ctx context.Context, c *client.Client, id string, see func(api.Job)) (api.Job, error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		job, err := c.Job(ctx, id)
+		if err != nil {
+			return job, fmt.Errorf("job: %w", err)
+		}
+		see(job)
+		if job.Over() {
+			return job, nil
+		}
+		select {
+		case <-ctx.Done():
+			return job, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

@@ -16,39 +16,14 @@ import (
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/tasks"
-	"github.com/kith-mesh/kith/testnet/internal/built"
 )
-
-// kithCrash builds once the binary that can be told to die at a point.
-var kithCrash = built.Once("-tags", "crashpoints")
-
-func crashBinary(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("short: starts processes")
-	}
-	exe, err := kithCrash()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exe
-}
 
 // A node that is told to dies by SIGKILL at the point it is told, having written
 // down which; what it had said by then is there after the restart. A binary
 // without the build tag pays no heed.
 func TestCrashPoint(t *testing.T) {
 	exe, plain := crashBinary(t), binary(t)
-	nodes, err := NewProcesses(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := nodes[0]
-	t.Cleanup(func() {
-		if err := StopAll(nodes); err != nil {
-			t.Error(err)
-		}
-	})
+	p := newNodes(t, 1)[0]
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	start := func(exe string, args ...string) {
@@ -105,6 +80,15 @@ func TestCrashPoint(t *testing.T) {
 	}
 	if err := p.Kill(); err != nil {
 		t.Fatal(err)
+	}
+	for _, never := range []string{"storage/pin:after:0", "storage/pin:after:-1", "storage/pin:after:two"} {
+		p.Env = []string{"KITH_CRASH_AT=" + never}
+		if err := errors.Join(p.Start(exe), p.Ready(ctx)); err == nil || !strings.Contains(p.Tail(), never) || !strings.Contains(p.Tail(), "count from 1") {
+			t.Errorf("a node that is to die at %q starts, or does not say why not: %v, %s", never, err, p.Tail())
+		}
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p.Env = nil
 	start(exe)

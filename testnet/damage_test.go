@@ -209,7 +209,7 @@ func TestDamagedBlocks(t *testing.T) {
 					}
 					l.pause(l.nodes[1:]...)
 					id := l.submit(a, spec)
-					l.until("cut into tasks", func() bool { return l.job(a, id).Tasks > 0 })
+					l.cut(a, id)
 					harm(l, a, damaged[len(damaged)-400:][:64])
 					l.resume(l.nodes[1:]...)
 					l.says(a, id, string(c)+" is damaged on this node's disk")

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -17,21 +18,36 @@ import (
 	"github.com/kith-mesh/kith/testnet/internal/built"
 )
 
-// kith builds the binary once for all tests of the package.
-var kith = built.Once()
+// The binary, and the one that can be told to die at a point.
+var (
+	binary      = built.Once()
+	crashBinary = built.Once("-tags", "crashpoints")
+)
 
-func TestMain(m *testing.M) { built.Main(m) }
-
-func binary(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("short: starts five processes")
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(lieEnv); kind != "" { // a process that TestLiars started
+		if err := lie(kind, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
-	exe, err := kith()
+	built.Main(m)
+}
+
+// newNodes makes n nodes that end with the test.
+func newNodes(t *testing.T, n int) []*Process {
+	t.Helper()
+	nodes, err := NewProcesses(t.TempDir(), n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return exe
+	t.Cleanup(func() {
+		if err := StopAll(nodes); err != nil {
+			t.Error(err)
+		}
+	})
+	return nodes
 }
 
 // The demo ends well, with the counts right and something leased again, and

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -32,7 +30,7 @@ func alone(t *testing.T, exe string) bool {
 	if os.Getenv(mark) != "" {
 		return true
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=6m")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), mark+"=1", kithExe+"="+exe)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
@@ -113,37 +111,6 @@ func (v volume) free() {
 	}
 }
 
-// await polls until ok says so.
-func await(ctx context.Context, t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%s: not so in time", what)
-		}
-	}
-}
-
-func whyHas(ctx context.Context, t *testing.T, p *Process, id tasks.JobID, text string) func() bool {
-	var list []api.Wait
-	return func() bool {
-		last := list
-		var err error
-		if list, err = p.Client.Why(ctx, string(id)); err != nil {
-			t.Fatalf("why: %v; the last time it said %+v; want %q", err, last, text)
-		}
-		for _, w := range list {
-			if strings.Contains(w.Reason, text) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
 // refusedFull checks an error of the API and its class, which is the command's
 // exit code.
 func refusedFull(t *testing.T, what string, err error, code tasks.Reason) {
@@ -167,21 +134,6 @@ func commandRefused(ctx context.Context, t *testing.T, exe string, p *Process, a
 	}
 }
 
-func wantCounts(ctx context.Context, t *testing.T, p *Process, id tasks.JobID, text []byte) {
-	t.Helper()
-	job, err := followJob(ctx, p.Client, string(id), func(api.Job) {})
-	if err != nil || job.State != "done" {
-		t.Fatalf("job %+v, %v", job, err)
-	}
-	got, want, err := counts(ctx, p.Client, cidOf(job), text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !maps.Equal(got, want) {
-		t.Error("the counts are wrong")
-	}
-}
-
 // A disk gets full in the middle of a job: at the origin under the database, and
 // under the blocks, and at a worker. New jobs and data
 // are refused with the reason, what runs waits and says why, no node ends, and
@@ -195,65 +147,50 @@ func TestDiskFull(t *testing.T) {
 	if !alone(t, exe) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	nodes, err := NewProcesses(t.TempDir(), 2)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// The origin's database and its blocks are on disks of their own.
-	home, worker := newVolume(t, t.TempDir(), "320"), newVolume(t, t.TempDir(), "320")
-	nodes[0].Home, nodes[1].Home = filepath.Join(home.dir, "home"), filepath.Join(worker.dir, "home")
-	at := filepath.Join(nodes[0].Home, "blocks")
+	home, disk := newVolume(t, t.TempDir(), "320"), newVolume(t, t.TempDir(), "320")
+	at := filepath.Join(home.dir, "home", "blocks")
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	blocks := newVolume(t, at, "320")
-	t.Cleanup(func() {
-		if err := StopAll(nodes); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := StartMesh(ctx, exe, nodes, func(int) []string { return []string{"--cpu", "1", "--disk", "300MiB"} }); err != nil {
-		t.Fatal(err)
-	}
-	origin := nodes[0]
+	nodes := newNodes(t, 2)
+	nodes[0].Home, nodes[1].Home = filepath.Join(home.dir, "home"), filepath.Join(disk.dir, "home")
+	l := startLab(t, exe, nodes, func(int) []string { return []string{"--cpu", "1", "--disk", "300MiB"} })
+	origin, worker := nodes[0], nodes[1]
 	small := filepath.Join(t.TempDir(), "small.txt")
-	if err := os.WriteFile(small, []byte("a few words"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	some := addText(ctx, t, origin, "neither a program nor much of a text")
+	l.must(os.WriteFile(small, []byte("a few words"), 0o600))
+	some := l.upload(origin, "", []byte("neither a program nor much of a text"), api.AudienceMesh)
 	spec := tasks.Spec{Kind: tasks.KindWasm, Program: some, Inputs: []tasks.Input{{Source: some, Split: tasks.Split{By: tasks.SplitLines, Size: 1}}}}
 	refusals := func() {
 		t.Helper()
-		_, err := origin.Client.AddFile(ctx, strings.NewReader("new"), 3, api.AddOptions{})
+		_, err := origin.Client.AddFile(l.ctx, strings.NewReader("new"), 3, api.AddOptions{})
 		refusedFull(t, "add", err, tasks.OK)
-		_, err = origin.Client.Submit(ctx, spec)
+		_, err = origin.Client.Submit(l.ctx, spec)
 		refusedFull(t, "submit", err, tasks.OriginFull)
-		commandRefused(ctx, t, exe, origin, "add", small)
-		commandRefused(ctx, t, exe, origin, "run", "example:wordcount", "--input", small)
-		checks, err := origin.Client.Doctor(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
+		commandRefused(l.ctx, t, exe, origin, "add", small)
+		commandRefused(l.ctx, t, exe, origin, "run", "example:wordcount", "--input", small)
+		checks, err := origin.Client.Doctor(l.ctx)
+		l.must(err)
 		if checks[0].Name != "disk" || checks[0].State != api.CheckFail || !strings.Contains(checks[0].Fix, "free some room") {
 			t.Errorf("doctor: %+v", checks[0])
 		}
 	}
-	begin := func() (tasks.JobID, []byte) {
+	// begin starts a job that stands still half-way: each task takes two nodes, and
+	// one of them is paused by then.
+	begin := func(other *Process) (id string) {
 		t.Helper()
-		id, text, err := submitWordCount(ctx, origin.Client, 400)
-		if err != nil {
-			t.Fatal(err)
-		}
-		await(ctx, t, "some tasks are done", func() bool {
-			job, err := origin.Client.Job(ctx, string(id))
-			if err != nil || job.Over() {
-				t.Fatalf("job %+v, %v", job, err)
+		for {
+			job, text, err := submitWordCount(l.ctx, origin.Client, 400)
+			l.must(err)
+			l.text = text
+			l.until("some tasks are done", func() bool { return l.job(origin, string(job)).Done > 0 })
+			l.pause(other)
+			if !l.job(origin, string(job)).Over() {
+				return string(job)
 			}
-			return job.Done > 0
-		})
-		return id, text
+			l.resume(other) // the job was quicker
+		}
 	}
 
 	for _, full := range []struct {
@@ -261,27 +198,30 @@ func TestDiskFull(t *testing.T) {
 		disk  volume
 		leave int64
 		why   string
+		other *Process // whose disk has room
 	}{
-		{"the origin's database", home, 0, "nothing can be made durable"},
-		{"the origin's blocks, but for what is kept free", blocks, 200 << 20, "are kept free"},
-		{"the origin's blocks", blocks, 0, "are kept free"},
-		{"the worker's disk", worker, 0, "disk is full"}, // with two replicas a task, the worker is needed
+		{"the origin's database", home, 0, "nothing can be made durable", worker},
+		{"the origin's blocks, but for what is kept free", blocks, 200 << 20, "are kept free", worker},
+		{"the origin's blocks", blocks, 0, "are kept free", worker},
+		{"the worker's disk", disk, 0, "disk is full", origin},
 	} {
 		from := time.Now()
-		id, text := begin()
+		id := begin(full.other)
 		full.disk.fill(full.leave)
-		await(ctx, t, "why names "+full.what, whyHas(ctx, t, origin, id, full.why))
+		l.resume(full.other)
+		l.says(origin, id, full.why)
 		if full.disk == blocks { // the database's log has some room of its own, which small writes may find
 			refusals()
 		}
 		for _, p := range nodes {
-			if st, err := p.Client.Status(ctx); err != nil || !st.Ready {
+			if st, err := p.Client.Status(l.ctx); err != nil || !st.Ready {
 				t.Errorf("%s with %s full: %+v, %v", p.Name, full.what, st, err)
 			}
 		}
+		said := time.Since(from)
 		full.disk.free()
-		wantCounts(ctx, t, origin, id, text)
-		t.Logf("%s: %v", full.what, time.Since(from).Round(time.Second))
+		l.done(origin, id, 2)
+		t.Logf("%s: said after %v, done after %v", full.what, said.Round(time.Second/10), time.Since(from).Round(time.Second/10))
 	}
 
 	for _, p := range nodes {
@@ -290,25 +230,12 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("%s ended: %v\n%s", p.Name, p.State(), p.Tail())
 		default:
 		}
-		if _, err := p.Client.GC(ctx); err != nil {
+		if _, err := p.Client.GC(l.ctx); err != nil {
 			t.Errorf("%s collects: %v", p.Name, err)
 		}
 	}
-	body, err := origin.Client.Cat(ctx, addText(ctx, t, origin, "room again"), "", 0, -1)
-	if err != nil {
-		t.Fatal(err)
+	again := []byte("room again")
+	if got, err := l.cat(origin, l.upload(origin, "", again, api.AudienceMesh)); err != nil || !bytes.Equal(got, again) {
+		t.Errorf("read %q, %v", got, err)
 	}
-	defer body.Close()
-	if b, err := io.ReadAll(body); err != nil || string(b) != "room again" {
-		t.Errorf("read %q, %v", b, err)
-	}
-}
-
-func addText(ctx context.Context, t *testing.T, p *Process, text string) tasks.CID {
-	t.Helper()
-	root, err := p.Client.AddFile(ctx, strings.NewReader(text), int64(len(text)), api.AddOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tasks.CID(root.CID)
 }

@@ -36,43 +36,36 @@ type lab struct {
 // newLab starts n nodes, with args for the i-th and an environment for all.
 func newLab(t *testing.T, n int, args func(i int) []string, env ...string) *lab {
 	t.Helper()
-	exe := crashBinary(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	l := startLab(t, crashBinary(t), newNodes(t, n), args, env...)
+	all, err := examples.Text()
+	l.must(err)
+	for range 200 {
+		line, rest, _ := bytes.Cut(all, []byte("\n"))
+		l.text, all = append(append(l.text, line...), '\n'), rest
+	}
+	return l
+}
+
+// startLab starts a mesh of given nodes, without a text.
+func startLab(t *testing.T, exe string, nodes []*Process, args func(i int) []string, env ...string) *lab {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	t.Cleanup(cancel)
-	nodes, err := NewProcesses(t.TempDir(), n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range nodes {
-		p.Env = env
-	}
 	t.Cleanup(func() {
-		if err := StopAll(nodes); err != nil {
-			t.Error(err)
-		}
 		if t.Failed() {
 			for _, p := range nodes {
 				t.Logf("%s:\n%s", p.Name, p.Tail())
 			}
 		}
 	})
-	if err := StartMesh(ctx, exe, nodes, args); err != nil {
-		t.Fatal(err)
-	}
-	all, err := examples.Text()
-	if err != nil {
-		t.Fatal(err)
-	}
 	l := &lab{t: t, ctx: ctx, exe: exe, nodes: nodes, args: map[*Process][]string{}, origin: nodes[0], lines: 50}
 	for i, p := range nodes {
+		p.Env = env
 		if args != nil {
 			l.args[p] = args(i)
 		}
 	}
-	for range 200 {
-		line, rest, _ := bytes.Cut(all, []byte("\n"))
-		l.text, all = append(append(l.text, line...), '\n'), rest
-	}
+	l.must(StartMesh(ctx, exe, nodes, args))
 	return l
 }
 
@@ -104,28 +97,53 @@ func (l *lab) restart(p *Process, env ...string) {
 	l.start(p, env...)
 }
 
+// patience is for how long one thing is waited for. It is longer than anything that
+// a node backs off for.
+const patience = 4 * time.Minute
+
 // died waits until a node that was told to has died.
 func (l *lab) died(p *Process) {
 	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.ctx, patience)
+	defer cancel()
 	select {
 	case <-p.Exited():
 		l.must(p.Kill())
-	case <-l.ctx.Done():
+	case <-ctx.Done():
 		l.t.Fatalf("%s did not die: %s", p.Name, p.Tail())
 	}
 }
 
-// until asks again and again, until ok.
+// until asks again and again, until ok: what nothing tells of.
 func (l *lab) until(what string, ok func() bool) {
 	l.t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(l.ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
-		case <-l.ctx.Done():
-			l.t.Fatalf("%s: %v", what, l.ctx.Err())
+		case <-ctx.Done():
+			l.t.Fatalf("%s: not so in %v", what, patience)
 		}
+	}
+}
+
+// cut waits until a job has tasks.
+func (l *lab) cut(p *Process, id string) {
+	l.t.Helper()
+	ctx, stop := context.WithTimeout(l.ctx, patience)
+	defer stop()
+	there := false
+	_, err := p.Client.Follow(ctx, tasks.JobID(id), func(j api.Job) {
+		if j.Tasks > 0 {
+			there = true
+			stop()
+		}
+	})
+	if !there {
+		l.t.Fatalf("the job was not cut into tasks: %v; why: %s", err, l.why(p, id))
 	}
 }
 
@@ -216,7 +234,7 @@ func (l *lab) says(p *Process, id, cause string) {
 // over waits for a job's end.
 func (l *lab) over(p *Process, id string) api.Job {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(l.ctx, patience)
 	defer cancel()
 	j, err := p.Client.Follow(ctx, tasks.JobID(id), nil)
 	if err != nil {
@@ -293,7 +311,7 @@ func (l *lab) slow(p *Process) tasks.Spec {
 
 // warm brings the program of slow jobs to two workers: what is here is not
 // fetched when the job's origin is gone.
-func (l *lab) warm() {
+func (l *lab) warm() (job string) {
 	l.t.Helper()
 	s := l.slow(l.origin)
 	s.Args, s.Verify = []string{"1000"}, tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
@@ -302,6 +320,7 @@ func (l *lab) warm() {
 	if j := l.over(l.origin, string(id)); j.State != "done" {
 		l.t.Fatalf("the job is %s: %s", j.State, j.Detail)
 	}
+	return string(id)
 }
 
 // working waits until a node runs a task.

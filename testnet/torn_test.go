@@ -18,18 +18,8 @@ import (
 // starts again. Either it starts, and all that it said is there or was torn off
 // with the log's end; or it does not, and says which file is damaged and what to do.
 func TestDatabaseDies(t *testing.T) {
-	scenario(t)
 	exe := crashBinary(t)
-	nodes, err := NewProcesses(t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := nodes[0]
-	t.Cleanup(func() {
-		if err := StopAll(nodes); err != nil {
-			t.Error(err)
-		}
-	})
+	p := newNodes(t, 1)[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	must := func(err error) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/kith-mesh/kith/api"
 	"github.com/kith-mesh/kith/api/client"
@@ -69,27 +68,6 @@ func counts(ctx context.Context, c *client.Client, output tasks.CID, text []byte
 	}
 	want, err = examples.CountWords(bytes.NewReader(text))
 	return got, want, err
-}
-
-// followJob polls a job until it is over, and shows each state to see.
-func followJob(ctx context.Context, c *client.Client, id string, see func(api.Job)) (api.Job, error) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		job, err := c.Job(ctx, id)
-		if err != nil {
-			return job, fmt.Errorf("job: %w", err)
-		}
-		see(job)
-		if job.Over() {
-			return job, nil
-		}
-		select {
-		case <-ctx.Done():
-			return job, ctx.Err()
-		case <-tick.C:
-		}
-	}
 }
 
 func cidOf(job api.Job) tasks.CID { return tasks.CID(job.Output) }

@@ -34,61 +34,49 @@ func TestWorkerDies(t *testing.T) {
 			}
 		}
 	}
-	t.Run("while it computes, for good", func(t *testing.T) {
-		l := l.in(t)
-		id := alone(l)
-		l.must(a.Kill())
+	// What becomes of a worker that has died, and of its task.
+	forGood := func(l *lab, id string) {
 		l.says(l.origin, id, "1 gone")
 		l.resume(b)
 		j := l.found(l.origin, id)
 		by(l, j, b)
 		if j.Releases != 1 {
-			t.Errorf("%d releases, want 1", j.Releases)
+			l.t.Errorf("%d releases, want 1", j.Releases)
 		}
 		l.start(a)
-	})
-	t.Run("while it computes, and back", func(t *testing.T) {
-		l := l.in(t)
-		id := alone(l)
-		l.must(a.Kill())
+	}
+	worksAgain := func(l *lab, id string) {
 		l.start(a)
 		l.says(l.origin, id, "paused")
 		l.resume(a)
 		by(l, l.found(l.origin, id), a)
-	})
-	t.Run("its receipt kept and not sent, for good", func(t *testing.T) {
-		l := l.in(t)
-		id := alone(l, "KITH_CRASH_AT=state/receipt:after")
-		l.died(a)
-		l.says(l.origin, id, "1 gone")
-		l.resume(b)
-		by(l, l.found(l.origin, id), b)
-		l.start(a)
-	})
-	t.Run("its receipt kept and not sent, and back", func(t *testing.T) {
-		l := l.in(t)
-		id := alone(l, "KITH_CRASH_AT=state/receipt:after")
-		l.died(a)
-		l.start(a) // paused: all that it can do is deliver
-		by(l, l.found(l.origin, id), a)
-	})
-	t.Run("its receipt not kept, and back", func(t *testing.T) {
-		l := l.in(t)
-		id := alone(l, "KITH_CRASH_AT=state/receipt:before")
-		l.died(a)
-		l.start(a)
-		l.says(l.origin, id, "paused")
-		l.resume(a)
-		by(l, l.found(l.origin, id), a)
-	})
-	t.Run("its verdict not noted, and back", func(t *testing.T) {
-		l := l.in(t)
-		id := alone(l, "KITH_CRASH_AT=state/settle:before")
-		l.died(a)
-		by(l, l.found(l.origin, id), a)
+	}
+	delivers := func(l *lab, id string) { // paused: it can do nothing else
 		l.start(a)
 		by(l, l.found(l.origin, id), a)
-	})
+	}
+	for _, c := range []struct {
+		name, at string // at: crash point
+		then     func(l *lab, id string)
+	}{
+		{"while it computes, for good", "", forGood},
+		{"while it computes, and back", "", worksAgain},
+		{"its receipt kept and not sent, for good", "state/receipt:after", forGood},
+		{"its receipt kept and not sent, and back", "state/receipt:after", delivers},
+		{"its receipt not kept, and back", "state/receipt:before", worksAgain},
+		{"its verdict not noted, and back", "state/settle:before", delivers},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := l.in(t)
+			id := alone(l, "KITH_CRASH_AT="+c.at)
+			if c.at == "" {
+				l.must(a.Kill())
+			} else {
+				l.died(a)
+			}
+			c.then(l, id)
+		})
+	}
 	// The origin has the receipt and dies before the verdict is durable; so does
 	// the worker, which waits for the verdict.
 	t.Run("before the verdict, with its origin", func(t *testing.T) {

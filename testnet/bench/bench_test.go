@@ -14,7 +14,6 @@ import (
 	"github.com/kith-mesh/kith/testnet/internal/built"
 )
 
-// kith builds the binary once for all tests of the package.
 var kith = built.Once()
 
 func TestMain(m *testing.M) { built.Main(m) }
@@ -22,14 +21,7 @@ func TestMain(m *testing.M) { built.Main(m) }
 // options are what a smoke test runs a bench with, on the real binary.
 func options(t *testing.T) Options {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("short: starts processes")
-	}
-	exe, err := kith()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Options{Exe: exe, Dir: t.TempDir(), Log: io.Discard}
+	return Options{Exe: kith(t), Dir: t.TempDir(), Log: io.Discard}
 }
 
 // nothingLeft fails when a bench left a file.

@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/kith-mesh/kith/p2p/auth"
+	"github.com/kith-mesh/kith/storage"
 )
 
 const (
@@ -191,9 +192,9 @@ type passage struct {
 
 // interleave makes each passage once a round, every other round in the opposite
 // order, so that a machine that slows down or speeds up favours none of them.
-func (s *sides) interleave(rounds int, all []passage) error {
+func interleave(o Options, rounds int, all []passage) error {
 	for i := range rounds {
-		s.o.say("round %d of %d", i+1, rounds)
+		o.say("round %d of %d", i+1, rounds)
 		for j := range all {
 			p := all[j]
 			if i%2 == 1 {
@@ -236,10 +237,8 @@ func (s *series) cost() float64 {
 }
 
 func runBlocks(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (err error) {
-	skip := func(name, unit, why string) {
-		if o.Wants(name) {
-			emit(Line{Bench: "blocks", Case: name, Unit: unit, Skipped: why})
-		}
+	skip := func(name, why string) {
+		emit(Line{Bench: "blocks", Case: name, Unit: "MiB/s", Skipped: why})
 	}
 	for _, c := range []struct {
 		name string
@@ -260,19 +259,19 @@ func runBlocks(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (
 			continue
 		}
 		if c.name == "kubo/1GiB" && o.Kubo == "" {
-			skip(c.name, "MiB/s", "no Kubo: give --kubo PATH")
+			skip(c.name, "no Kubo: give --kubo PATH")
 			continue
 		}
 		dir := o.Dir
 		if dir == "" {
 			dir = os.TempDir()
 		}
-		free, err := diskFree(dir)
+		free, err := storage.DiskFree(dir)
 		if err != nil {
 			return fmt.Errorf("ask for free space of %s: %w", dir, err)
 		}
 		if need := c.need + 512*mib; free < need {
-			skip(c.name, "MiB/s", fmt.Sprintf("%s has %d MiB free, %d are needed: give another --dir", dir, free/mib, need/mib))
+			skip(c.name, fmt.Sprintf("%s has %d MiB free, %d are needed: give another --dir", dir, free/mib, need/mib))
 			continue
 		}
 		o.say("%s", c.name)
@@ -298,7 +297,7 @@ func runReader(ctx context.Context, o Options, name string, size int64, rounds i
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	raw, read := &series{size: size}, &series{size: size}
-	err = s.interleave(rounds, []passage{
+	err = interleave(o, rounds, []passage{
 		{to: raw, run: func() (moved, error) { return move(taker, order{Do: "raw", Size: size}, giver) }},
 		{to: read, run: func() (moved, error) { return move(taker, order{Do: "read", Root: root, Size: size}, giver) }},
 	})
@@ -342,7 +341,7 @@ func runStore(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (e
 	raw, plain, store := &series{size: size}, &series{size: size}, &series{size: size}
 	file := filepath.Join(s.dir, "plain")
 	warm := order{Do: "warm", Size: size, Path: filepath.Join(s.dir, "warm")}
-	err = s.interleave(z.rounds, []passage{
+	err = interleave(o, z.rounds, []passage{
 		{to: raw, run: func() (moved, error) { return move(taker, order{Do: "raw", Size: size}, giver) }},
 		{to: plain, run: func() (moved, error) {
 			if _, err := taker.ask(warm); err != nil {
@@ -404,7 +403,7 @@ func runThree(ctx context.Context, o Options, z blocksSizes, emit func(Line)) (e
 	}
 	one, three := &series{size: z.shaped}, &series{size: z.shaped}
 	turn := 0
-	err = s.interleave(max(z.rounds-2, 1), []passage{
+	err = interleave(o, max(z.rounds-2, 1), []passage{
 		{to: one, run: func() (moved, error) {
 			turn++
 			return s.fetch(taker, order{Do: "fetch", Root: root}, givers[turn%3])

@@ -44,7 +44,7 @@ type order struct {
 	Dir   string
 	Links []link // how it is linked to others; to all else without a limit
 
-	Do   string // add, connect, raw, read, fetch, get, drop, warm, write, cpu
+	Do   string // add, connect, raw, read, fetch, drop, warm, write, cpu
 	Size int64
 	Root string
 	From []string // addresses with peer IDs
@@ -214,10 +214,11 @@ func (c *child) do(ctx context.Context, o order) (root string, err error) {
 		return "", errors.Join(err, r.Close())
 	case "fetch":
 		return "", c.tr.Fetch(ctx, transfer.All(id, from...), nil)
-	case "get":
-		return "", c.get(ctx, transfer.All(id, from...), o.Path, o.Size)
 	case "drop":
-		_, err := c.st.GC(ctx)
+		r, err := c.st.GC(ctx)
+		if err == nil && r.Removed == 0 {
+			err = errors.New("nothing was there: the next fetch would be none")
+		}
 		return "", err
 	case "warm":
 		return "", warmCache(o.Path, o.Size)
@@ -225,25 +226,6 @@ func (c *child) do(ctx context.Context, o order) (root string, err error) {
 		return "", writeSynced(o.Path, o.Size)
 	}
 	return "", fmt.Errorf("unknown order %q", o.Do)
-}
-
-// get brings a file to the store, durable, and to a file beside it, as `ipfs get`
-// does: that file is not synced.
-func (c *child) get(ctx context.Context, want transfer.Want, path string, size int64) error {
-	defer c.st.Use(want.Root)()
-	r, err := c.tr.OpenFetch(ctx, want)
-	if err != nil {
-		return err
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return errors.Join(err, r.Close())
-	}
-	n, err := io.Copy(f, r)
-	if err == nil && n != size {
-		err = fmt.Errorf("got %d bytes, want %d", n, size)
-	}
-	return errors.Join(err, f.Close(), r.Close())
 }
 
 // noise is the same random bytes each time.

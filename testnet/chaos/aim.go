@@ -89,6 +89,21 @@ func (a *aim) missing() (out []string) {
 	return out
 }
 
+// only reports whether points of these steps are missing, and no others.
+func (a *aim) only(steps []string) bool {
+	some := false
+	for _, p := range a.points {
+		if a.hits[p] >= a.each {
+			continue
+		}
+		if step, _, _ := strings.Cut(p, ":"); !slices.Contains(steps, step) {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
 // covered reports whether the points of a step were died at often enough.
 func (a *aim) covered(step string) bool {
 	for _, p := range points([]string{step}) {

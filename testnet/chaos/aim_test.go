@@ -7,6 +7,19 @@ import (
 	"testing"
 )
 
+// What alone is missing is told; nothing is, when all were died at.
+func TestAimOnly(t *testing.T) {
+	a := newAim(points([]string{"a", "b"}), 1, rand.New(rand.NewPCG(1, 2)))
+	for _, c := range []struct {
+		died string
+		only bool
+	}{{"b:before", false}, {"a:after", false}, {"a:before", true}, {"b:after", false}} {
+		if a.died(nil, c.died); a.only([]string{"b"}) != c.only {
+			t.Errorf("after %s: only b is missing: %v", c.died, !c.only)
+		}
+	}
+}
+
 // Points that come a hundred times a life, once a life, and in one life of ten
 // are all died at often enough, and in few lives more than that takes.
 func TestAimReachesEveryPoint(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/kith-mesh/kith/api"
@@ -42,8 +41,8 @@ func notFound(err error) bool {
 	return errors.As(err, &e) && e.Status == 404
 }
 
-// intend writes down what is about to be asked for.
-func (c *chaosClient) intend(w Want, e Entry) string {
+// intend writes down what is about to be asked for, and numbers its tasks.
+func (c *chaosClient) intend(w *Want, e Entry) string {
 	c.mu.Lock()
 	c.serial++
 	key := fmt.Sprintf("c%d-%d", c.cfg.Number, c.serial)
@@ -51,7 +50,7 @@ func (c *chaosClient) intend(w Want, e Entry) string {
 		w.First = c.cfg.Number*1_000_000 + c.serial*10
 	}
 	c.mu.Unlock()
-	e.Op, e.Key, e.Want = Intent, key, &w
+	e.Op, e.Key, e.Want = Intent, key, w
 	c.write(e)
 	return key
 }
@@ -95,9 +94,4 @@ func (c *chaosClient) pick(r *rand.Rand, ok func(*thing) bool) *thing {
 		}
 	}
 	return nil
-}
-
-func serialOf(key string) (n int) {
-	_, _ = fmt.Sscanf(key[strings.IndexByte(key, '-')+1:], "%d", &n) // it is ours
-	return n
 }

@@ -18,9 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/kith-mesh/kith/testnet"
@@ -33,13 +31,13 @@ type Run struct {
 	Dir    string           // for homes and logs
 	Nodes  int              // default 5
 	Hands  int              // of each client, of which each node has one; default 3
-	Kills  int              // at least
+	Kills  int              // at least; none: only scenes
 	Points []string         // each is to be died at Each times at least
 	Each   int
-	Kept   bool          // begin with the scene of kept receipts
-	Skip   string        // durable steps that every node leaves out, for mutants
+	Scenes []string      // durable steps: begin with the scenes that they show in
+	Skip   string        // a durable step that every node leaves out, for mutants
 	Seed   uint64        // of what is killed when
-	Bound  time.Duration // from the last start until all that was acknowledged is over; default 150 s
+	Bound  time.Duration // from the last start until all that was acknowledged is over; default 150 s and 100 ms a kill
 	Out    io.Writer     // progress
 }
 
@@ -64,7 +62,7 @@ func points(steps []string) (out []string) {
 
 // Run plays it. The error is one of the run itself; what the mesh did wrong are
 // Faults.
-func (c Run) Run(ctx context.Context) (Report, error) {
+func (c Run) Run(ctx context.Context) (report Report, err error) {
 	if c.Nodes == 0 {
 		c.Nodes = 5
 	}
@@ -72,7 +70,7 @@ func (c Run) Run(ctx context.Context) (Report, error) {
 		c.Hands = 3
 	}
 	if c.Bound == 0 {
-		c.Bound = 150 * time.Second
+		c.Bound = 150*time.Second + time.Duration(c.Kills)*100*time.Millisecond
 	}
 	nodes, err := testnet.NewProcesses(c.Dir, c.Nodes)
 	if err != nil {
@@ -89,10 +87,20 @@ func (c Run) Run(ctx context.Context) (Report, error) {
 	if err := testnet.StartMesh(ctx, c.Exe, nodes, func(int) []string { return []string{"--cpu", "1"} }); err != nil {
 		return r.report, err
 	}
-	if c.Kept {
-		err = r.kept(ctx)
+	if r.ups, _, err = OpenLog(r.log(nodesLog)); err != nil {
+		return r.report, err
 	}
-	if err == nil {
+	defer func() { err = errors.Join(err, r.ups.Close()) }()
+	for _, p := range nodes {
+		if err := r.ups.Append(Entry{Op: Up, Node: p.ID}); err != nil {
+			return r.report, err
+		}
+	}
+	if len(c.Scenes) > 0 {
+		err = r.scenes(ctx)
+	}
+	seen := c.Skip != "" && len(r.report.Faults)+len(r.report.Open) > 0
+	if err == nil && !seen && c.Kills > 0 {
 		err = r.play(ctx)
 	}
 	return r.report, err
@@ -108,10 +116,11 @@ type run struct {
 	aim    *aim
 	begin  time.Time
 	faults []string
+	ups    *Log // when each node was up
 }
 
 func (r *run) env(more ...string) []string {
-	env := append([]string{"KITH_CRASH_FAST=1"}, more...)
+	env := append([]string{"KITH_CRASH_FAST=2s"}, more...)
 	if r.Skip != "" {
 		env = append(env, "KITH_SKIP_COMMIT="+r.Skip)
 	}
@@ -185,13 +194,8 @@ func (r *run) watch(ctx context.Context, seen func()) error {
 		if err != nil {
 			return err
 		}
-		r.mu.Lock()
-		r.report.Checked = Check(logs)
-		r.report.Faults = append(r.faults, r.report.Faults...)
-		r.report.Open = nil
-		found := len(r.report.Faults) > 0
-		r.mu.Unlock()
-		if found {
+		if r.check(logs); len(r.report.Faults) > 0 {
+			r.report.Open = nil
 			seen()
 			return nil
 		}
@@ -201,6 +205,9 @@ func (r *run) watch(ctx context.Context, seen func()) error {
 
 const watchEvery = 2 * time.Second
 
+// nodesLog is ours: when each node was started and had ended.
+const nodesLog = "nodes"
+
 // logs reads what was written so far.
 func (r *run) logs() (map[string][]Entry, error) {
 	logs := map[string][]Entry{}
@@ -208,24 +215,34 @@ func (r *run) logs() (map[string][]Entry, error) {
 	for i := range r.Nodes {
 		names = append(names, fmt.Sprintf("client%d", i))
 	}
-	if r.Kept {
-		names = append(names, "kept")
-	}
-	for _, name := range names {
-		var err error
-		if logs[name], err = ReadLog(r.log(name)); err != nil {
+	for _, name := range append(names, nodesLog, scenesLog) {
+		log, err := ReadLog(r.log(name))
+		if errors.Is(err, os.ErrNotExist) && name == scenesLog {
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
+		logs[name] = log
 	}
 	return logs, nil
+}
+
+// check holds the logs against each other.
+func (r *run) check(logs map[string][]Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	nodes := logs[nodesLog]
+	delete(logs, nodesLog)
+	r.report.Checked = Check(logs, nodes)
+	r.report.Faults = append(r.faults, r.report.Faults...)
 }
 
 // settle starts every node for good, waits until the clients have what they were
 // promised, and checks.
 func (r *run) settle(ctx context.Context, clients []*process) error {
 	for _, p := range r.nodes {
-		p.Env = r.env()
-		if err := errors.Join(p.Start(r.Exe, "--cpu", "1"), p.Ready(ctx)); err != nil {
+		if err := errors.Join(r.up(p, ""), p.Ready(ctx)); err != nil {
 			return err
 		}
 	}
@@ -260,8 +277,7 @@ func (r *run) settle(ctx context.Context, clients []*process) error {
 	if err != nil {
 		return err
 	}
-	r.report.Checked = Check(logs)
-	r.report.Faults = append(r.faults, r.report.Faults...)
+	r.check(logs)
 	for _, m := range r.aim.missing() {
 		r.report.Open = append(r.report.Open, "points that were not died at often enough: "+m)
 	}
@@ -276,111 +292,6 @@ func (r *run) fault(format string, args ...any) {
 	r.faults = append(r.faults, fmt.Sprintf(format, args...))
 }
 
-// lives kills a node and starts it again until there were enough kills.
-func (r *run) lives(ctx context.Context, number int, p *testnet.Process, enough func()) error {
-	crashes := filepath.Join(r.Dir, fmt.Sprintf("crash%d", number))
-	var at []armed
-	after := r.millis(200, 1500)
-	for {
-		select {
-		case <-p.Exited():
-		case <-time.After(after):
-		case <-ctx.Done():
-		}
-		byUs := true
-		select {
-		case <-p.Exited():
-			byUs = false
-		default:
-		}
-		if err := p.Kill(); err != nil {
-			return err
-		}
-		point, err := lastLine(crashes)
-		if err != nil {
-			return err
-		}
-		var exit *exec.ExitError
-		if !byUs && (point == "" || !errors.As(p.State(), &exit) || !killed(exit)) {
-			r.fault("%s ended by itself: %v\n%s", p.Name, p.State(), p.Tail())
-		}
-		if r.died(at, point, byUs) {
-			enough()
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		down := r.millis(0, 500)
-		if r.intn(10) == 0 { // long enough for another host to take its published jobs
-			down = r.millis(2500, 4500)
-		}
-		wait(ctx, down)
-		if ctx.Err() != nil {
-			return nil
-		}
-		at, after = r.next(number)
-		p.Env = r.env("KITH_CRASH_AT="+crashAt(at), "KITH_CRASH_LOG="+crashes)
-		if err := p.Start(r.Exe, "--cpu", "1"); err != nil {
-			return err
-		}
-	}
-}
-
-func killed(e *exec.ExitError) bool {
-	s, ok := e.Sys().(syscall.WaitStatus)
-	return ok && s.Signaled() && s.Signal() == syscall.SIGKILL
-}
-
-// lastLine takes the point that a process wrote down as it died; "" when none.
-func lastLine(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	if err == nil {
-		err = os.Remove(path)
-	}
-	return string(b[:max(0, len(b)-1)]), err
-}
-
-// died counts a death, and reports whether there were enough.
-func (r *run) died(at []armed, point string, outside bool) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.report.Kills++
-	if point == "" && outside {
-		r.report.Outside++
-	}
-	r.aim.died(at, point)
-	missing := r.aim.missing()
-	if r.report.Kills%20 == 0 {
-		fmt.Fprintf(r.Out, "%v: %d kills, %d outside; to go: %s\n", time.Since(r.begin).Round(time.Second), r.report.Kills, r.report.Outside, strings.Join(missing, ", "))
-	}
-	return r.report.Kills >= r.Kills && len(missing) == 0 || r.report.Kills >= 4*r.Kills
-}
-
-// next says where a node's next life ends: at a point, or at an instant.
-func (r *run) next(number int) (at []armed, after time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.rand.IntN(5) == 0 && 4*r.report.Outside < max(r.report.Kills, 20) {
-		return nil, time.Duration(r.rand.IntN(3000)) * time.Millisecond
-	}
-	life := 5 * time.Second // long enough for jobs to end
-	if n := len(r.aim.missing()); n > 0 && n < len(r.Points)/5 {
-		life *= 2 // what is left needs peace: an answer that is accepted, say
-	}
-	return r.aim.next(func(point string) bool {
-		switch step, _, _ := strings.Cut(point, ":"); step {
-		case "state/redeem":
-			return number == 0 // it lets others join
-		case "state/setting":
-			return number == r.Nodes-1 // it has the client that pauses
-		}
-		return true
-	}), life + time.Duration(r.rand.Int64N(int64(life)))
-}
-
 // process is a client's.
 type process struct {
 	cmd    *exec.Cmd
@@ -393,7 +304,7 @@ type process struct {
 func (r *run) newClient(number int) (*process, error) {
 	node := r.nodes[number]
 	cfg, err := json.Marshal(ClientConfig{Number: number, Log: r.log(fmt.Sprintf("client%d", number)), API: node.API, Home: node.Home,
-		Seed: r.Seed + uint64(number)<<32, Hands: r.Hands, Owner: number == r.Nodes-1})
+		Seed: r.Seed + uint64(number)<<32, Hands: r.Hands, Owner: number == r.Nodes-1, Patience: r.Bound})
 	if err != nil {
 		return nil, err
 	}

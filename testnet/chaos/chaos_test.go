@@ -37,6 +37,7 @@ const (
 	envKills   = "KITH_CHAOS_KILLS"
 	envSeed    = "KITH_CHAOS_SEED"
 	envMutants = "KITH_CHAOS_MUTANTS" // durable steps to leave out
+	envScenes  = "KITH_CHAOS_SCENES"  // durable steps to play the scenes of, without kills
 	envDir     = "KITH_CHAOS_DIR"     // where homes and logs are left to look at
 )
 
@@ -55,13 +56,7 @@ func number(t *testing.T, env string, def int) int {
 
 func newRun(t *testing.T) Run {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("short: kills processes for a while")
-	}
-	exe, err := kith()
-	if err != nil {
-		t.Fatal(err)
-	}
+	exe := kith(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +85,7 @@ func TestChaos(t *testing.T) {
 	r := newRun(t)
 	r.Kills, r.Points = number(t, envKills, 25), points(node.Steps())
 	if r.Kills >= 200 {
-		r.Kept, r.Each = true, max(5, r.Kills/400)
+		r.Scenes, r.Each = node.Steps(), max(5, r.Kills/400)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Duration(r.Kills)*4*time.Second)
 	defer cancel()
@@ -109,20 +104,29 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// redundant are the steps that may be left out without anyone being told what is
-// not so, and why.
-var redundant = map[string]string{
-	"state/settle":   "a receipt that is owed still is delivered again, and gets its verdict again",
-	"state/yield":    "a host that forgot yields again when it hears of the higher term",
-	"state/taken":    "an origin that forgot delivers its answer again, and is told that there is one",
-	"state/forget":   "a host that forgot hears that the job was answered when it brings its own answer",
-	"storage/index":  "pinning indexes what is not indexed",
-	"storage/forget": "the next collection forgets it",
+// Scenes without the killing that otherwise follows, to look at one of them.
+func TestScenes(t *testing.T) {
+	which := os.Getenv(envScenes)
+	if which == "" {
+		t.Skipf("set %s=all, or to durable steps with commas", envScenes)
+	}
+	r := newRun(t)
+	if r.Scenes = strings.Split(which, ","); which == "all" {
+		r.Scenes = node.Steps()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	report, err := r.Run(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bad := slices.Concat(report.Faults, report.Open); len(bad) > 0 {
+		t.Errorf("%d faults, %d open:\n%s", len(report.Faults), len(report.Open), strings.Join(bad, "\n"))
+	}
 }
 
 // Every durable step that is left out is seen by the checker, one after the
-// other; those that are redundant are not. KITH_CHAOS_MUTANTS names the steps,
-// or all.
+// other. KITH_CHAOS_MUTANTS names the steps, or all.
 func TestMutants(t *testing.T) {
 	which := os.Getenv(envMutants)
 	if which == "" {
@@ -137,15 +141,15 @@ func TestMutants(t *testing.T) {
 			r.Dir = filepath.Join(r.Dir, strings.ReplaceAll(step, "/", "-"))
 			r.Skip, r.Points, r.Kills, r.Bound = step, points([]string{step}), number(t, envKills, 40), 60*time.Second
 			r.Nodes, r.Hands = 3, 3
-			if step == "state/receipt" || step == "state/nonce" { // seen in a scene of its own, before the killing
-				r.Kept, r.Kills = true, 3
+			if shows(step) { // before the killing; a submitter, two origins and a host that only keeps
+				r.Scenes, r.Kills, r.Nodes = []string{step}, 3, 4
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 			defer cancel()
 			report, err := r.Run(ctx)
 			seen := report.Faults
 			for _, open := range report.Open { // in the scene nothing is late by chance
-				if strings.HasPrefix(open, "kept: job ") {
+				if strings.HasPrefix(open, scenesLog+": ") {
 					seen = append(seen, open)
 				}
 			}
@@ -156,10 +160,7 @@ func TestMutants(t *testing.T) {
 			for _, s := range seen[:min(8, len(seen))] {
 				t.Logf("SEEN %s: %.500s", step, s)
 			}
-			switch why, may := redundant[step]; {
-			case may && len(seen) > 0:
-				t.Errorf("%s is not redundant (%s)", step, why)
-			case !may && len(seen) == 0:
+			if len(seen) == 0 {
 				t.Errorf("nobody saw that %s is left out", step)
 			}
 		})

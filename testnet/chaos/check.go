@@ -5,8 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/kith-mesh/kith/tasks"
+	"time"
 )
 
 // Checked is what the checker found.
@@ -20,7 +19,8 @@ type Checked struct {
 }
 
 // Check reads what clients logged, and nothing else. Each log is one client's,
-// in its order.
+// in its order. nodes is the log of when nodes were up: it only serves to tell a
+// worker that died from one that is blamed for silence and was there all the time.
 //
 //   - What was acknowledged is there at the end: jobs are over, as they should be,
 //     what was added has its bytes, an invite is listed, the policy holds.
@@ -31,9 +31,11 @@ type Checked struct {
 //   - Each task counts once: its number stands once in the output, in its place,
 //     and without replicas one try of it was accepted; a lease is one worker's; a
 //     try that was accepted, or that failed, stays so, and nobody is blamed for
-//     what it said: nobody lies here.
-func Check(logs map[string][]Entry) Checked {
-	c := &checker{}
+//     what it said: nobody lies here; nor for silence, but who may have been down.
+//   - A host that gave a published job up holds it later at a higher term only, and
+//     one that let go of it never again.
+func Check(logs map[string][]Entry, nodes []Entry) Checked {
+	c := &checker{downs: downs(nodes)}
 	if len(logs) == 0 {
 		c.fault("checker", "there are no logs")
 	}
@@ -45,7 +47,10 @@ func Check(logs map[string][]Entry) Checked {
 	return c.Checked
 }
 
-type checker struct{ Checked }
+type checker struct {
+	Checked
+	downs map[string][]span // by node; nil of one whose lives are not known
+}
 
 func (c *checker) fault(client, format string, args ...any) {
 	c.Faults = append(c.Faults, client+": "+fmt.Sprintf(format, args...))
@@ -67,6 +72,10 @@ type jobLog struct {
 	tries   map[string]string // those that have ended for good, and how
 	last    []Task
 	read    bool // its content
+	acked   int64
+	blamed  map[string]bool   // tries
+	gaveUp  map[string]uint64 // by host: the term of the origin that it keeps the job for
+	let     map[string]bool   // hosts that hold it no more
 }
 
 func (c *checker) client(name string, log []Entry) {
@@ -78,6 +87,7 @@ func (c *checker) client(name string, log []Entry) {
 	invites := map[string]string{} // what is known of each
 	paused := map[string]bool{"running": true}
 	joined := map[string]string{}
+	owes := map[string]int64{}
 	unread := map[string]string{} // by CID: content that was not there in time, and why
 	ended := false
 	for _, e := range log {
@@ -108,7 +118,8 @@ func (c *checker) client(name string, log []Entry) {
 				if jobs[e.Job] != nil {
 					c.fault(name, "job %s was acknowledged twice", e.Job)
 				}
-				jobs[e.Job] = &jobLog{want: w, id: e.Key + " " + e.Job, outputs: map[string]string{}, leases: map[string]string{}, tries: map[string]string{}}
+				jobs[e.Job] = &jobLog{want: w, id: e.Key + " " + e.Job, outputs: map[string]string{}, leases: map[string]string{}, tries: map[string]string{},
+					acked: e.At, blamed: map[string]bool{}, gaveUp: map[string]uint64{}, let: map[string]bool{}}
 				c.Jobs++
 				count(&c.Published, w.Published)
 				count(&c.Quorum, w.Quorum)
@@ -170,6 +181,23 @@ func (c *checker) client(name string, log []Entry) {
 			case invites[e.CID] != "":
 				c.fault(name, "invite %s was acknowledged and is not listed", e.CID)
 			}
+		case Held:
+			if j := jobs[e.Job]; j != nil {
+				c.held(name, j, e)
+			}
+		case Let:
+			if j := jobs[e.Job]; j != nil {
+				j.let[e.Node] = true
+			}
+		case Owes:
+			if n, told := owes[e.Node]; told && e.Size > n {
+				c.fault(name, "%s owed %d answers, took no work, and owes %d", e.Node, n, e.Size)
+			}
+			owes[e.Node] = e.Size
+		case Given:
+			if e.State == "yes" {
+				c.fault(name, "%s, of what was let go of and collected, was given to another member", e.CID)
+			}
 		case Swept:
 			if e.State == "here" {
 				c.fault(name, "%s was unpinned and collected, and is here", e.CID)
@@ -224,8 +252,27 @@ func (c *checker) seen(name string, j *jobLog, e Entry) {
 		c.fault(name, "job %s was %s with output %q of %q at term %d, then %s with %q of %q at term %d", j.id,
 			j.over.State, j.over.CID, j.over.Origin, j.over.Term, e.State, e.CID, e.Origin, e.Term)
 	}
+	if j.want.Brief && j.over != nil && j.over.At > 0 && e.At-j.over.At > (briefTime+staleTime).Milliseconds() {
+		c.fault(name, "job %s is past its retention for %d s, and is still known", j.id, (e.At-j.over.At)/1000-int64(briefTime.Seconds()))
+	}
 	if over(e.State) && j.over == nil {
 		j.over = &e
+	}
+}
+
+// staleTime is how long a job that is past its retention may be known: its node may
+// be down, and then has much to do.
+const staleTime = 30 * time.Second
+
+// held looks at a published job as one of its hosts shows it.
+func (c *checker) held(name string, j *jobLog, e Entry) {
+	switch term := j.gaveUp[e.Node]; {
+	case j.let[e.Node] && !over(e.State):
+		c.fault(name, "job %s: %s let go of it, and is shown to hold it again, %s", j.id, e.Node, e.State)
+	case e.Origin == e.Node && e.Term <= term:
+		c.fault(name, "job %s: %s gave it up at term %d, and is its origin at term %d", j.id, e.Node, term, e.Term)
+	case e.Origin != e.Node:
+		j.gaveUp[e.Node] = max(term, e.Term)
 	}
 }
 
@@ -247,8 +294,9 @@ func (c *checker) tried(name string, j *jobLog, e Entry) {
 			if was := j.tries[try]; was != "" && was != a.State {
 				c.fault(name, "job %s: the try of %s was %s, then %s", j.id, try, was, a.State)
 			}
-			if a.State == "rejected" && lie(tasks.Reason(a.Why)) {
-				c.fault(name, "job %s: honest %s is blamed for the try of %s: %v", j.id, a.Worker, try, tasks.Reason(a.Why))
+			if a.State == "rejected" && !j.blamed[try] {
+				j.blamed[try] = true
+				c.blamed(name, j, a, try, e.At)
 			}
 			if a.State == "accepted" || a.State == "failed" {
 				j.tries[try] = a.State
@@ -316,11 +364,4 @@ func (c *checker) end(name string, j *jobLog) {
 			c.fault(name, "job %s: %s task %d has %d accepted tries, not 1: %+v", j.id, t.Stage, t.Index, accepted, t.Tries)
 		}
 	}
-}
-
-// lie tells the reasons that no worker can be given for dying at the wrong
-// moment: silence when it was asked for its answer, or for the answer's bytes,
-// is blamed too, and can't be told from a death.
-func lie(why tasks.Reason) bool {
-	return why.Blames() && why != tasks.NotRevealed && why != tasks.OutputMissing
 }

@@ -75,8 +75,24 @@ func goodOthers() []Entry {
 		{Op: Acked, Key: "join-0", CID: "one", Node: "peer1"},
 		{Op: Swept, CID: "dropped"},
 		{Op: Room, Was: 100, Added: 1000, Size: 300},
+		{Op: Given, CID: "block"},
+		{Op: Owes, Node: "worker0", Size: 1},
+		{Op: Owes, Node: "worker0", Size: 0},
 		{Op: Finished},
 	}
+}
+
+// goodHosts is what two hosts showed of a published job: one gave it up at term 2,
+// took it back at term 3 and let go of it.
+func goodHosts() []Entry {
+	return before(change(goodJob(), Intent, 1, func(e *Entry) { e.Want.Published = true }),
+		Entry{Op: Held, Job: jobID, Node: "host1", State: "running", Origin: "host1", Term: 1},
+		Entry{Op: Held, Job: jobID, Node: "host1", State: "kept", Origin: "host2", Term: 2},
+		Entry{Op: Held, Job: jobID, Node: "host2", State: "running", Origin: "host2", Term: 2},
+		Entry{Op: Held, Job: jobID, Node: "host1", State: "running", Origin: "host1", Term: 3},
+		Entry{Op: Let, Job: jobID, Node: "host1"},
+		Entry{Op: Held, Job: jobID, Node: "host1", State: "done", Term: 3},
+		Entry{Op: Held, Job: jobID, Node: "host2", State: "kept", Origin: "host1", Term: 3})
 }
 
 func without(log []Entry, drop func(Entry) bool) []Entry { return slices.DeleteFunc(log, drop) }
@@ -106,13 +122,14 @@ func TestChecker(t *testing.T) {
 		fault string // "": none
 		open  string // "": nothing
 	}{
-		"a job that went well":         {log: goodJob()},
-		"the rest, well":               {log: goodOthers()},
-		"a brief job that is gone":     {log: before(brief(goodJob()), gone)},
-		"a client that was killed":     {log: slices.Insert(goodJob(), 4, Entry{Op: Begun})},
-		"an unacknowledged job lost":   {log: []Entry{{Op: Intent, Key: "k", Want: want(Want{Kind: WantJob})}, {Op: Failed, Key: "k"}, {Op: Finished}}},
-		"a withdrawal that may be":     {log: before(change(goodOthers(), Acked, 5, func(e *Entry) { e.Op = Failed }), Entry{Op: Listed, CID: "inv", State: "revoked"})},
-		"an unpin that may be, unread": {log: before(without(goodOthers(), func(e Entry) bool { return e.Op == Acked && e.Key == "c0-3" }), Entry{Op: NoBytes, CID: "dropped", State: "missing"})},
+		"a job that went well":          {log: goodJob()},
+		"the rest, well":                {log: goodOthers()},
+		"a brief job that is gone":      {log: before(brief(goodJob()), gone)},
+		"hosts that gave up and let go": {log: goodHosts()},
+		"a client that was killed":      {log: slices.Insert(goodJob(), 4, Entry{Op: Begun})},
+		"an unacknowledged job lost":    {log: []Entry{{Op: Intent, Key: "k", Want: want(Want{Kind: WantJob})}, {Op: Failed, Key: "k"}, {Op: Finished}}},
+		"a withdrawal that may be":      {log: before(change(goodOthers(), Acked, 5, func(e *Entry) { e.Op = Failed }), Entry{Op: Listed, CID: "inv", State: "revoked"})},
+		"an unpin that may be, unread":  {log: before(without(goodOthers(), func(e Entry) bool { return e.Op == Acked && e.Key == "c0-3" }), Entry{Op: NoBytes, CID: "dropped", State: "missing"})},
 
 		"an acknowledged job lost":           {log: before(goodJob(), gone), fault: "job c0-1 job1 was acknowledged and is not known"},
 		"a brief job lost before it is over": {log: slices.Insert(brief(goodJob()), 4, gone), fault: "was acknowledged and is not known"},
@@ -164,7 +181,15 @@ func TestChecker(t *testing.T) {
 			fault: "invite inv is revoked and listed as open"},
 		"an invite for one lets in two": {log: before(goodOthers(), Entry{Op: Intent, Key: "join-1", CID: "one", Want: want(Want{Kind: WantJoin})}, Entry{Op: Acked, Key: "join-1", CID: "one", Node: "peer2"}),
 			fault: "invite one, good for one, let in peer1 and peer2"},
-		"a pause forgotten": {log: before(goodOthers(), Entry{Op: Setting, State: "running"}), fault: "the node is running, which is not what it was last told"},
+		"held again after it was let go of": {log: before(goodHosts(), Entry{Op: Held, Job: jobID, Node: "host1", State: "kept", Term: 3}),
+			fault: "host1 let go of it, and is shown to hold it again, kept"},
+		"held at the term that it was given up at": {log: change(goodHosts(), Held, 4, func(e *Entry) { e.Term = 2 }), fault: "host1 gave it up at term 2, and is its origin at term 2"},
+		"judged, and owed again":                   {log: before(goodOthers(), Entry{Op: Owes, Node: "worker0", Size: 1}), fault: "worker0 owed 0 answers, took no work, and owes 1"},
+		"given to others":                          {log: change(goodOthers(), Given, 1, func(e *Entry) { e.State = "yes" }), fault: "block, of what was let go of and collected, was given to another member"},
+		"past its retention": {log: change(change(brief(goodJob()), Seen, 2, func(e *Entry) { e.At = 1 }), Seen, 3, func(e *Entry) { e.At = 100_000 }),
+			fault: "is past its retention for 39 s, and is still known"},
+		"not long past its retention": {log: change(change(brief(goodJob()), Seen, 2, func(e *Entry) { e.At = 1 }), Seen, 3, func(e *Entry) { e.At = 80_000 })},
+		"a pause forgotten":           {log: before(goodOthers(), Entry{Op: Setting, State: "running"}), fault: "the node is running, which is not what it was last told"},
 
 		"a client that did not end":   {log: goodJob()[:10], open: "the client did not end"},
 		"a client killed at the end":  {log: append(goodJob(), Entry{Op: Begun}), open: "the client did not end"},
@@ -172,7 +197,7 @@ func TestChecker(t *testing.T) {
 		"a client that began, and no": {log: []Entry{{Op: Begun}}, open: "the client did not end"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Check(map[string][]Entry{"client": c.log})
+			got := Check(map[string][]Entry{"client": c.log}, nil)
 			for what, list := range map[string]struct {
 				got  []string
 				want string
@@ -193,16 +218,50 @@ func TestChecker(t *testing.T) {
 	}
 }
 
+// Silence is blamed on who may have died; it is a fault when the worker was up from
+// the job's beginning until the blame.
+func TestCheckerKnowsWhoWasUp(t *testing.T) {
+	up := []Entry{{Op: Up, Node: "worker0", At: 1_000}, {Op: Up, Node: "worker1", At: 1_000}}
+	dead := Entry{Op: Down, Node: "worker0"}
+	for _, c := range []struct {
+		name  string
+		nodes []Entry
+		fault bool
+	}{
+		{"it was up all the time", up, true},
+		{"its lives are not known", up[1:], false},
+		{"it died meanwhile", append(slices.Clone(up), Entry{Op: dead.Op, Node: dead.Node, At: 25_000}), false},
+		{"it was back before, and ready", append(slices.Clone(up), Entry{Op: Down, Node: "worker0", At: 5_000}, Entry{Op: Up, Node: "worker0", At: 6_000}), true},
+		{"it was back just then", append(slices.Clone(up), Entry{Op: Down, Node: "worker0", At: 5_000}, Entry{Op: Up, Node: "worker0", At: 19_000}), false},
+		{"it was not back", append(slices.Clone(up), Entry{Op: Down, Node: "worker0", At: 5_000}), false},
+		{"it is known to be dead a moment later", append(slices.Clone(up), Entry{Op: Down, Node: "worker0", At: 31_000}), false},
+		{"it died later", append(slices.Clone(up), Entry{Op: Down, Node: "worker0", At: 40_000}), true},
+		{"it had just begun", []Entry{{Op: Up, Node: "worker0", At: 19_000}}, false},
+		{"another died", append(slices.Clone(up), Entry{Op: Down, Node: "worker1", At: 25_000}), true},
+	} {
+		for _, why := range []tasks.Reason{tasks.NotRevealed, tasks.OutputMissing} {
+			log := change(change(goodJob(), Acked, 1, func(e *Entry) { e.At = 20_000 }), Tried, 2, func(e *Entry) {
+				e.At = 30_000
+				e.Tasks[1].Tries[0].State, e.Tasks[1].Tries[0].Why = "rejected", uint32(why)
+			})
+			got := Check(map[string][]Entry{"client": log}, c.nodes).Faults
+			if !c.fault && len(got) > 0 || c.fault && (len(got) != 1 || !strings.Contains(got[0], "worker0, which was up all the time, is blamed")) {
+				t.Errorf("%s, %v: %q", c.name, why, got)
+			}
+		}
+	}
+}
+
 // A checker that was given nothing to check has found nothing well.
 func TestCheckerWantsLogs(t *testing.T) {
-	if got := Check(nil).Faults; len(got) != 1 || !strings.Contains(got[0], "there are no logs") {
+	if got := Check(nil, nil).Faults; len(got) != 1 || !strings.Contains(got[0], "there are no logs") {
 		t.Errorf("without logs: %q", got)
 	}
 }
 
 // What was acknowledged is counted: a run in which nothing was is no proof.
 func TestCheckerCounts(t *testing.T) {
-	got := Check(map[string][]Entry{"a": goodJob(), "b": goodOthers()})
+	got := Check(map[string][]Entry{"a": goodJob(), "b": goodOthers()}, nil)
 	if got.Jobs != 1 || got.Tasks != 2 || got.Adds != 2 || got.Invites != 1 || got.Settings != 1 || got.Joins != 1 || got.Reads != 3 {
 		t.Errorf("counted %+v", got)
 	}

@@ -28,18 +28,29 @@ type ClientConfig struct {
 	Seed   uint64
 	Hands  int  // things that it does at once
 	Owner  bool // pauses and resumes its node too
+
+	Patience time.Duration // for the end, if nobody kills it before
 }
 
 const (
 	callTime  = 10 * time.Second       // for one call
 	again     = 60 * time.Millisecond  // between tries
 	readTime  = 40 * time.Second       // patience with content
+	briefTime = time.Minute            // for which a brief job is kept
 	briefRead = 30 * time.Second       // after which a brief job is left alone until the end
-	lastTime  = 3 * time.Minute        // for the end, if nobody kills it before
 	lookEvery = 100 * time.Millisecond // at a job that runs
 	sideEvery = 100                    // ms, about, between things that are not jobs: jobs need the machine
 	line      = 9                      // bytes of a task's number, with its end
 )
+
+// dial makes a client of a home's node, up or not.
+func dial(home, address string) (*client.Client, error) {
+	token, err := os.ReadFile(filepath.Join(home, "api.token"))
+	if err != nil {
+		return nil, err
+	}
+	return client.New(address, strings.TrimSpace(string(token)))
+}
 
 // ClientMain is a client process: it asks its node for many things until its
 // standard input ends, then waits for all that was acknowledged, reads it once
@@ -49,11 +60,7 @@ func ClientMain(config string) error {
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		return fmt.Errorf("%s: %w", ClientEnv, err)
 	}
-	token, err := os.ReadFile(filepath.Join(cfg.Home, "api.token"))
-	if err != nil {
-		return err
-	}
-	api, err := client.New(cfg.API, strings.TrimSpace(string(token)))
+	api, err := dial(cfg.Home, cfg.API)
 	if err != nil {
 		return err
 	}
@@ -68,7 +75,7 @@ func ClientMain(config string) error {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // its end is the word to finish
 		close(c.stop)
-		time.AfterFunc(lastTime, func() { cancel(fmt.Errorf("not all that was acknowledged came in %v", lastTime)) })
+		time.AfterFunc(cfg.Patience, func() { cancel(fmt.Errorf("not all that was acknowledged came in %v", cfg.Patience)) })
 	}()
 	var hands sync.WaitGroup
 	for i := range cfg.Hands {
@@ -186,7 +193,7 @@ func (c *chaosClient) hand(ctx context.Context, r *rand.Rand, jobs bool) {
 		case n < 35:
 			c.unpin(ctx, r)
 		case n < 50:
-			c.once(ctx, c.intend(Want{Kind: WantGC}, Entry{}), func(ctx context.Context) (Entry, error) {
+			c.once(ctx, c.intend(&Want{Kind: WantGC}, Entry{}), func(ctx context.Context) (Entry, error) {
 				_, err := c.api.GC(ctx)
 				return Entry{}, err
 			})

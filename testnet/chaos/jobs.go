@@ -33,8 +33,7 @@ func (c *chaosClient) job(ctx context.Context, r *rand.Rand) {
 	if w.Published && share(50) { // its way is long: some are answered between two deaths
 		w.Tasks, w.Reduce = 1, false
 	}
-	key := c.intend(w, Entry{})
-	w.First = c.cfg.Number*1_000_000 + serialOf(key)*10
+	key := c.intend(&w, Entry{})
 	e, ok := c.once(ctx, key, func(ctx context.Context) (Entry, error) {
 		spec, err := c.spec(ctx, w, key)
 		if err != nil {
@@ -60,9 +59,9 @@ func (c *chaosClient) spec(ctx context.Context, w Want, key string) (spec tasks.
 		err = errors.Join(err, uerr)
 		return tasks.CID(root.CID)
 	}
-	program := draw(w.Random, w.Sleep)
+	program := draw(w.Random, w.Sleep, w.Spin)
 	if w.Fails {
-		program = fail()
+		program = fail(w.Spin)
 	}
 	spec = tasks.Spec{Name: key, Kind: tasks.KindWasm, Program: upload(program), Nondeterministic: !w.Quorum && !w.Fails,
 		Inputs: []tasks.Input{{Source: upload(w.numbers()), Split: tasks.Split{By: tasks.SplitLines, Size: 1}}}}
@@ -73,7 +72,7 @@ func (c *chaosClient) spec(ctx context.Context, w Want, key string) (spec tasks.
 		spec.Verify = tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
 	}
 	if w.Brief {
-		spec.Retention = time.Minute
+		spec.Retention = briefTime
 	}
 	return spec, err
 }

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/kith-mesh/kith/api"
-	"github.com/kith-mesh/kith/api/client"
 	"github.com/kith-mesh/kith/testnet"
 )
 
@@ -23,11 +21,7 @@ func (r *run) joins(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, log.Append(Entry{Op: Finished}), log.Close()) }()
 	issuer := r.nodes[0]
-	token, err := os.ReadFile(filepath.Join(issuer.Home, "api.token"))
-	if err != nil {
-		return err
-	}
-	c, err := client.New(issuer.API, strings.TrimSpace(string(token)))
+	c, err := dial(issuer.Home, issuer.API)
 	if err != nil {
 		return err
 	}

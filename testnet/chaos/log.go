@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 )
 
 // Entry is one line of a client's log. Only a client writes it: before it asks
-// for something, and when it was told something.
+// for something, and when it was told something. Up and Down alone are ours.
 type Entry struct {
 	Op   Op     `json:"op"`
+	At   int64  `json:"at,omitempty"` // when it was written, Unix milliseconds
 	Node string `json:"node,omitempty"`
 	Key  string `json:"key,omitempty"` // the client's own name for what it wants
 	Want *Want  `json:"want,omitempty"`
@@ -49,7 +51,14 @@ const (
 	Room     Op = "room"     // bytes on disk (Size) after Added bytes more than Was were let go of and collected
 	Listed   Op = "listed"   // an invite as it is listed, with its state
 	Setting  Op = "setting"  // what policy says: State
+	Held     Op = "held"     // a published job as a host shows it: State, Origin, Term
+	Let      Op = "let"      // a host holds a published job no more
+	Given    Op = "given"    // a block of what was let go of: State is yes when another member got it
+	Owes     Op = "owes"     // Size answers that a worker has written down and that nobody has judged
 	Finished Op = "finished" // the client ended, with nothing open
+
+	Up   Op = "up"   // a node is about to be started
+	Down Op = "down" // a node has ended
 )
 
 // Want is what a client asks for.
@@ -63,7 +72,8 @@ type Want struct {
 	Reduce    bool `json:"reduce,omitempty"`
 	Fails     bool `json:"fails,omitempty"`
 	Brief     bool `json:"brief,omitempty"` // kept for a minute only
-	Sleep     int  `json:"sleep,omitempty"` // ms a task
+	Sleep     int  `json:"sleep,omitempty"` // ms a task; a deterministic one's clock only says so
+	Spin      int  `json:"spin,omitempty"`  // million turns of a loop a task
 }
 
 // Kind is a kind of thing to want.
@@ -130,6 +140,7 @@ func OpenLog(path string) (*Log, []Entry, error) {
 func (l *Log) Append(entries ...Entry) error {
 	var b []byte
 	for _, e := range entries {
+		e.At = time.Now().UnixMilli()
 		line, err := json.Marshal(e)
 		if err != nil {
 			return err

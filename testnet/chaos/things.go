@@ -19,7 +19,7 @@ func (c *chaosClient) add(ctx context.Context, r *rand.Rand) {
 	b := noise(100+r.IntN(300<<10), r.Uint64())
 	sum := sha256.Sum256(b)
 	w := Want{Kind: WantAdd}
-	key := c.intend(w, Entry{Sum: hex.EncodeToString(sum[:])})
+	key := c.intend(&w, Entry{Sum: hex.EncodeToString(sum[:])})
 	e, ok := c.once(ctx, key, func(ctx context.Context) (Entry, error) {
 		root, err := c.api.AddFile(ctx, bytes.NewReader(b), int64(len(b)), api.AddOptions{Pin: true, Name: key})
 		return Entry{CID: root.CID}, err
@@ -41,7 +41,7 @@ func (c *chaosClient) unpin(ctx context.Context, r *rand.Rand) {
 		return
 	}
 	t.gone = true // from now on it may be
-	_, t.let = c.once(ctx, c.intend(Want{Kind: WantUnpin}, Entry{CID: t.id}), func(ctx context.Context) (Entry, error) {
+	_, t.let = c.once(ctx, c.intend(&Want{Kind: WantUnpin}, Entry{CID: t.id}), func(ctx context.Context) (Entry, error) {
 		return Entry{CID: t.id}, c.api.Unpin(ctx, tasks.CID(t.id))
 	})
 }
@@ -51,7 +51,7 @@ func (c *chaosClient) invite(ctx context.Context, r *rand.Rand) {
 	t := c.pick(r, func(t *thing) bool { return t.want.Kind == WantInvite && !t.gone })
 	if t == nil || r.IntN(2) == 0 {
 		w := Want{Kind: WantInvite}
-		key := c.intend(w, Entry{})
+		key := c.intend(&w, Entry{})
 		e, ok := c.once(ctx, key, func(ctx context.Context) (Entry, error) {
 			i, err := c.api.CreateInvite(ctx, api.InviteRequest{Name: key, Local: true})
 			return Entry{CID: i.ID}, err
@@ -64,27 +64,34 @@ func (c *chaosClient) invite(ctx context.Context, r *rand.Rand) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.gone = true
-	c.once(ctx, c.intend(Want{Kind: WantRevoke}, Entry{CID: t.id}), func(ctx context.Context) (Entry, error) {
+	c.once(ctx, c.intend(&Want{Kind: WantRevoke}, Entry{CID: t.id}), func(ctx context.Context) (Entry, error) {
 		return Entry{CID: t.id}, c.api.RevokeInvite(ctx, t.id)
 	})
 }
 
-// pause pauses or resumes the node, and asks.
+// pause pauses or resumes the node, or leaves it as it is, and asks.
 func (c *chaosClient) pause(ctx context.Context, r *rand.Rand) {
 	c.owner.Lock()
 	defer c.owner.Unlock()
-	if r.IntN(2) == 0 {
-		c.once(ctx, c.intend(Want{Kind: WantPause}, Entry{}), func(ctx context.Context) (Entry, error) {
-			_, err := c.api.Pause(ctx, time.Hour)
-			return Entry{}, err
-		})
-	} else {
-		c.once(ctx, c.intend(Want{Kind: WantResume}, Entry{}), func(ctx context.Context) (Entry, error) {
-			_, err := c.api.Resume(ctx)
-			return Entry{}, err
-		})
+	switch r.IntN(3) {
+	case 0:
+		c.set(ctx, WantPause)
+	case 1:
+		c.set(ctx, WantResume)
 	}
 	c.policy(ctx)
+}
+
+// set has the node pause or go on.
+func (c *chaosClient) set(ctx context.Context, kind Kind) {
+	c.once(ctx, c.intend(&Want{Kind: kind}, Entry{}), func(ctx context.Context) (Entry, error) {
+		if kind == WantResume {
+			_, err := c.api.Resume(ctx)
+			return Entry{}, err
+		}
+		_, err := c.api.Pause(ctx, time.Hour)
+		return Entry{}, err
+	})
 }
 
 func (c *chaosClient) policy(ctx context.Context) {

@@ -85,10 +85,21 @@ func (c *code) all() *code {
 	return c.untilEmpty(func() { c.held().num(8).load().add().op(0x21, 0) })
 }
 
+// spin counts to so many million.
+func (c *code) spin(millions int) *code {
+	if millions == 0 {
+		return c
+	}
+	c.op(0x03, 0x40).held().num(1).add().op(0x22, 0)  // loop; held++
+	c.num(millions*1_000_000).op(0x49, 0x0d, 0, 0x0b) // lt_u, br_if again; end
+	return c.num(0).op(0x21, 0)                       // held = 0
+}
+
 // draw copies its input and adds random bytes: the same for every replica, or
-// others at each run of a job that says it is nondeterministic. It sleeps first.
-func draw(random, sleepMs int) []byte {
-	c := new(code)
+// others at each run of a job that says it is nondeterministic. It counts and sleeps
+// first.
+func draw(random, sleepMs, spin int) []byte {
+	c := new(code).spin(spin)
 	if sleepMs > 0 { // one subscription: a clock, relative
 		c.num(512+24).op(0x42).op(sleb(int64(sleepMs)*1e6)...).op(0x37, 3, 0) // i64.store
 		c.num(512 + 16).num(1).store()                                        // monotonic
@@ -110,7 +121,7 @@ func join() []byte {
 }
 
 // fail ends with an exit code.
-func fail() []byte { return module(new(code).num(3).call("proc_exit")) }
+func fail(spin int) []byte { return module(new(code).spin(spin).num(3).call("proc_exit")) }
 
 // module wraps a body as _start, with room for what programs hold.
 func module(c *code) []byte {

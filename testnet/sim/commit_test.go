@@ -8,6 +8,7 @@ import (
 	"github.com/kith-mesh/kith/p2p"
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
+	"github.com/kith-mesh/kith/testnet/liar"
 	"github.com/kith-mesh/kith/testnet/sim"
 )
 
@@ -79,12 +80,12 @@ func TestDeathBetweenCommitAndReveal(t *testing.T) {
 
 // A commitment binds over a restart of the origin: it was durable.
 func TestLiarCommitsAnewAfterRestart(t *testing.T) {
-	x := &sim.Liar{}
+	x := liar.Honest()
 	cfg := sim.Config{Service: quick(-1)}
-	among(t, map[int]*sim.Liar{3: x}, nil, cfg, func(l *lies) {
+	among(t, map[int]*liar.Liar{3: x}, nil, cfg, func(l *lies) {
 		origin := l.m.Nodes[0]
 		var k tasks.Commitment
-		l.m.Until("it has committed", time.Minute, func() bool { return committed(origin, l.id, x.Node) })
+		l.m.Until("it has committed", time.Minute, func() bool { return committed(origin, l.id, l.m.Of(x)) })
 		for _, task := range origin.Attempts(l.id, tasks.StageMap) {
 			for _, a := range task.Attempts {
 				if a.State == tasks.AttemptCommitted {
@@ -95,7 +96,7 @@ func TestLiarCommitsAnewAfterRestart(t *testing.T) {
 		origin.Crash()
 		origin.Start()
 		sim.Sleep(5 * time.Second) // the old connection ends
-		l.m.Until("the mesh has joined again", time.Minute, func() bool { return x.Node.Host().IsMember(origin.ID) })
+		l.m.Until("the mesh has joined again", time.Minute, func() bool { return x.Host().IsMember(origin.ID) })
 		k.Hash[0] = 1
 		x.Do(func(ctx context.Context) { _ = x.Send(ctx, origin.ID, wire.WorkReport{Commits: []tasks.Commitment{k}}) })
 		l.m.Until("it is found out, before anybody is asked", 5*time.Second, func() bool {

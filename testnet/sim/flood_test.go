@@ -14,6 +14,7 @@ import (
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/market"
 	"github.com/kith-mesh/kith/tasks/wire"
+	"github.com/kith-mesh/kith/testnet/liar"
 	"github.com/kith-mesh/kith/testnet/sim"
 )
 
@@ -21,7 +22,7 @@ import (
 // and to an origin. It answers like an origin that never judges, and what it is
 // given to do it leaves.
 type flooder struct {
-	*sim.Liar
+	*liar.Liar
 	t       *testing.T
 	program tasks.CID
 	job     tasks.JobID // of another, whose origin it floods
@@ -34,10 +35,11 @@ type flooder struct {
 
 func newFlooder(t *testing.T) *flooder {
 	f := &flooder{t: t, done: map[string]int{}, refused: map[tasks.Reason]int{}}
-	f.Liar = &sim.Liar{Leased: func(*sim.Liar, peer.ID, tasks.Lease) bool { return false }, Serve: map[string]func(context.Context, peer.ID, []byte) ([]byte, error){
+	f.Liar = liar.Stalls()
+	f.Serve = map[string]func(context.Context, peer.ID, []byte) ([]byte, error){
 		"task/report": func(context.Context, peer.ID, []byte) ([]byte, error) { return wire.MarshalTaken(nil) },
 		"task/bid":    func(context.Context, peer.ID, []byte) ([]byte, error) { return nil, nil },
-	}}
+	}
 	return f
 }
 
@@ -48,8 +50,6 @@ func (f *flooder) fresh() (tasks.JobID, tasks.LeaseID) {
 	return market.JobIDOf(binary.BigEndian.AppendUint64(nil, f.n)), tasks.LeaseID(fmt.Sprint("t1-", f.n))
 }
 
-func (f *flooder) self() tasks.PeerID { return peerID(f.Node) }
-
 func peerID(n *sim.Node) tasks.PeerID { return tasks.PeerID(n.ID.String()) }
 
 func (f *flooder) enc(b []byte, err error) []byte {
@@ -59,9 +59,9 @@ func (f *flooder) enc(b []byte, err error) []byte {
 	return b
 }
 
-func (f *flooder) lease(to *sim.Node, n int) []byte {
+func (f *flooder) lease(to tasks.PeerID, n int) []byte {
 	job, id := f.fresh()
-	l := tasks.Lease{ID: id, Job: job, Term: 1, Origin: f.self(), Worker: peerID(to), Program: f.program, Kind: tasks.KindWasm,
+	l := tasks.Lease{ID: id, Job: job, Term: 1, Origin: f.ID(), Worker: to, Program: f.program, Kind: tasks.KindWasm,
 		Needs: tasks.Resources{CPU: 1, Memory: 1 << 20, Timeout: time.Hour, Output: 1 << 20}, Tasks: 1 << 10, Duration: time.Minute, Grace: time.Hour}
 	for i := range n {
 		l.Assignments = append(l.Assignments, tasks.Assignment{Task: tasks.Task{Ref: tasks.Ref{Index: uint32(i)}}})
@@ -71,7 +71,7 @@ func (f *flooder) lease(to *sim.Node, n int) []byte {
 
 func (f *flooder) offer() []byte {
 	job, _ := f.fresh()
-	return f.enc(wire.MarshalOffer(tasks.Offer{Job: job, Term: 1, Origin: f.self(), Kind: tasks.KindWasm, Program: f.program,
+	return f.enc(wire.MarshalOffer(tasks.Offer{Job: job, Term: 1, Origin: f.ID(), Kind: tasks.KindWasm, Program: f.program,
 		Needs: tasks.Resources{CPU: 1, Memory: 1 << 20, Timeout: time.Hour, Output: 1 << 20}, Waiting: 1000, Replicas: 1, Radius: time.Second, Window: 200 * time.Millisecond}))
 }
 
@@ -100,21 +100,21 @@ var onWorkers = map[string]attack{
 	"many leases": {100 * time.Millisecond, func(ctx context.Context, f *flooder, to *sim.Node) error {
 		o := wire.Orders{}
 		for range 4 {
-			o.Leases = append(o.Leases, f.lease(to, 4))
+			o.Leases = append(o.Leases, f.lease(peerID(to), 4))
 		}
 		return f.orders(ctx, to, o)
 	}},
 	"large leases": {200 * time.Millisecond, func(ctx context.Context, f *flooder, to *sim.Node) error {
-		return f.orders(ctx, to, wire.Orders{Leases: [][]byte{f.lease(to, 256)}})
+		return f.orders(ctx, to, wire.Orders{Leases: [][]byte{f.lease(peerID(to), 256)}})
 	}},
 	"leases that are none": {500 * time.Millisecond, func(ctx context.Context, f *flooder, to *sim.Node) error {
-		bad := f.lease(to, 16)
+		bad := f.lease(peerID(to), 16)
 		bad[len(bad)-1] ^= 1
 		err := f.orders(ctx, to, wire.Orders{Leases: [][]byte{bad}})
 		if err == nil {
 			f.t.Error("a lease with a wrong signature was taken")
 		}
-		if f.orders(ctx, to, wire.Orders{Leases: [][]byte{f.lease(f.Node, 16)}}) == nil {
+		if f.orders(ctx, to, wire.Orders{Leases: [][]byte{f.lease(f.ID(), 16)}}) == nil {
 			f.t.Error("a lease for another worker was taken")
 		}
 		return nil
@@ -131,7 +131,7 @@ var onWorkers = map[string]attack{
 			}
 			o.Asks = append(o.Asks, wire.Ask{Job: job, Lease: lease})
 		}
-		o.Verdicts = [][]byte{f.Seal(wire.DomainVerdicts, f.enc(wire.MarshalVerdicts(string(f.Node.Host().Mesh()), vs)))}
+		o.Verdicts = [][]byte{f.Seal(wire.DomainVerdicts, f.enc(wire.MarshalVerdicts(string(f.Host().Mesh()), vs)))}
 		return f.orders(ctx, to, o)
 	}},
 	"probes": {20 * time.Millisecond, func(ctx context.Context, f *flooder, to *sim.Node) error {
@@ -140,7 +140,7 @@ var onWorkers = map[string]attack{
 	}},
 	"offers": {50 * time.Millisecond, func(_ context.Context, f *flooder, to *sim.Node) error {
 		for range 100 { // gossip lets through far fewer
-			to.Market().OnOffer(f.Node.ID, f.offer())
+			to.Market().OnOffer(f.Host().ID(), f.offer())
 		}
 		return nil
 	}},
@@ -149,14 +149,14 @@ var onWorkers = map[string]attack{
 // Those on an origin: all that a worker may say of its job, and notices of others.
 var onOrigin = map[string]attack{
 	"bids": {20 * time.Millisecond, func(ctx context.Context, f *flooder, to *sim.Node) error {
-		_, err := f.Call(ctx, to.ID, "task/bid", f.enc(wire.MarshalBid(tasks.Bid{Job: f.job, Worker: f.self(), Slots: 1, Queue: time.Hour})))
+		_, err := f.Call(ctx, to.ID, "task/bid", f.enc(wire.MarshalBid(tasks.Bid{Job: f.job, Worker: f.ID(), Slots: 1, Queue: time.Hour})))
 		return err
 	}},
 	"commitments": {500 * time.Millisecond, func(ctx context.Context, f *flooder, to *sim.Node) error {
 		r := wire.WorkReport{}
 		for i := range 1000 {
 			_, lease := f.fresh()
-			r.Commits = append(r.Commits, tasks.Commitment{Job: f.job, Ref: tasks.Ref{Index: uint32(i)}, Lease: lease, Worker: f.self()})
+			r.Commits = append(r.Commits, tasks.Commitment{Job: f.job, Ref: tasks.Ref{Index: uint32(i)}, Lease: lease, Worker: f.ID()})
 		}
 		return f.Send(ctx, to.ID, r)
 	}},
@@ -164,15 +164,15 @@ var onOrigin = map[string]attack{
 		var rs []tasks.Receipt
 		for i := range 16 {
 			_, lease := f.fresh()
-			rs = append(rs, tasks.Receipt{Job: f.job, Ref: tasks.Ref{Index: uint32(i)}, Lease: lease, Worker: f.self(), Output: f.program, Inline: make([]byte, 32<<10), Runner: "flood"})
+			rs = append(rs, tasks.Receipt{Job: f.job, Ref: tasks.Ref{Index: uint32(i)}, Lease: lease, Worker: f.ID(), Output: f.program, Inline: make([]byte, 32<<10), Runner: "flood"})
 		}
-		return f.Send(ctx, to.ID, wire.WorkReport{Receipts: f.Seal(wire.DomainReceipts, f.enc(wire.MarshalReceipts(string(f.Node.Host().Mesh()), rs)))})
+		return f.Send(ctx, to.ID, wire.WorkReport{Receipts: f.Seal(wire.DomainReceipts, f.enc(wire.MarshalReceipts(string(f.Host().Mesh()), rs)))})
 	}},
 	"notices": {200 * time.Millisecond, func(_ context.Context, f *flooder, to *sim.Node) error {
 		for range 50 {
 			job, _ := f.fresh()
-			b := f.enc(wire.MarshalNotice(string(f.Node.Host().Mesh()), tasks.Notice{Kind: tasks.NoticeOrigin, Job: job, Term: 1, From: f.self()}))
-			to.Market().OnJob(f.Node.ID, append([]byte{2}, f.Seal(wire.DomainNotice, b)...))
+			b := f.enc(wire.MarshalNotice(string(f.Host().Mesh()), tasks.Notice{Kind: tasks.NoticeOrigin, Job: job, Term: 1, From: f.ID()}))
+			to.Market().OnJob(f.Host().ID(), append([]byte{2}, f.Seal(wire.DomainNotice, b)...))
 		}
 		return nil
 	}},
@@ -208,7 +208,7 @@ func TestFlood(t *testing.T) {
 	const honest = 30
 	took := func(flood bool, attacks ...map[string]attack) (d time.Duration) {
 		f := newFlooder(t)
-		cfg := sim.Config{Liars: map[int]*sim.Liar{4: f.Liar}, Setup: func(i int, c *node.Config) {
+		cfg := sim.Config{Liars: map[int]*liar.Liar{4: f.Liar}, Setup: func(i int, c *node.Config) {
 			c.Light = i == 4
 			c.Seams.Market.NoWork = i == 0
 		}}

@@ -1,7 +1,6 @@
 package sim_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -17,6 +16,7 @@ import (
 	"github.com/kith-mesh/kith/storage/transfer"
 	"github.com/kith-mesh/kith/tasks"
 	"github.com/kith-mesh/kith/tasks/wire"
+	"github.com/kith-mesh/kith/testnet/liar"
 	"github.com/kith-mesh/kith/testnet/sim"
 )
 
@@ -30,7 +30,7 @@ type lies struct {
 
 // among runs a quorum job on node 0 of a mesh whose nodes named are liars. change
 // may alter the spec.
-func among(t *testing.T, liars map[int]*sim.Liar, change func(*tasks.Spec), cfg sim.Config, f func(l *lies)) {
+func among(t *testing.T, liars map[int]*liar.Liar, change func(*tasks.Spec), cfg sim.Config, f func(l *lies)) {
 	t.Helper()
 	cfg.Liars = liars
 	sim.Run(t, cfg, func(m *sim.Mesh) {
@@ -42,10 +42,18 @@ func among(t *testing.T, liars map[int]*sim.Liar, change func(*tasks.Spec), cfg 
 		}
 		l.id = m.Nodes[0].Submit(spec)
 		for _, x := range liars {
-			x.Bid(m.Nodes[0], l.id)
+			l.bid(x)
 		}
 		f(l)
 	})
+}
+
+// bid has a liar ask for work on the job.
+func (l *lies) bid(x *liar.Liar) {
+	l.t.Helper()
+	if err := x.Bid(context.Background(), l.m.Nodes[0].ID, l.id); err != nil {
+		l.t.Fatalf("bid: %v", err)
+	}
 }
 
 // right waits for the job's end: its outputs must be the right ones.
@@ -77,7 +85,7 @@ func (l *lies) outputs() (out []string) {
 
 // blamed checks that the liars were told the reason, that it counts against them
 // on disk, and that it does against nobody else.
-func (l *lies) blamed(why tasks.Reason, liars ...*sim.Liar) {
+func (l *lies) blamed(why tasks.Reason, liars ...*liar.Liar) {
 	l.t.Helper()
 	tallies, err := l.m.Nodes[0].State().Tallies(context.Background())
 	if err != nil {
@@ -85,10 +93,10 @@ func (l *lies) blamed(why tasks.Reason, liars ...*sim.Liar) {
 	}
 	guilty := map[tasks.PeerID]bool{}
 	for _, x := range liars {
-		id := tasks.PeerID(x.Node.ID.String())
+		id := x.ID()
 		guilty[id] = true
 		if tallies[id].Rejected == 0 {
-			l.t.Errorf("node %d is not blamed: %+v", x.Node.Index, tallies[id])
+			l.t.Errorf("node %d is not blamed: %+v", l.m.Of(x).Index, tallies[id])
 		}
 		told := map[tasks.Reason]int{}
 		for _, v := range x.Verdicts() {
@@ -97,7 +105,7 @@ func (l *lies) blamed(why tasks.Reason, liars ...*sim.Liar) {
 			}
 		}
 		if told[why] == 0 {
-			l.t.Errorf("node %d was rejected for %v, want %v", x.Node.Index, told, why)
+			l.t.Errorf("node %d was rejected for %v, want %v", l.m.Of(x).Index, told, why)
 		}
 	}
 	for p, t := range tallies {
@@ -108,22 +116,22 @@ func (l *lies) blamed(why tasks.Reason, liars ...*sim.Liar) {
 }
 
 // recorded checks that an attempt of the liar ended for the reason.
-func (l *lies) recorded(why tasks.Reason, liar *sim.Liar) {
+func (l *lies) recorded(why tasks.Reason, x *liar.Liar) {
 	l.t.Helper()
 	for _, task := range l.m.Nodes[0].Attempts(l.id, tasks.StageMap) {
 		for _, a := range task.Attempts {
-			if l.m.Index(a.Worker) == liar.Node.Index && a.Reason == why {
+			if a.Worker == x.ID() && a.Reason == why {
 				return
 			}
 		}
 	}
-	l.t.Errorf("no attempt of node %d ended for %v", liar.Node.Index, why)
+	l.t.Errorf("no attempt of node %d ended for %v", l.m.Of(x).Index, why)
 }
 
 // The liars' own protocols work: without a lie they are believed.
 func TestHonestLiar(t *testing.T) {
-	x := &sim.Liar{}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Honest()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.OK)
 		accepted := 0
@@ -139,8 +147,8 @@ func TestHonestLiar(t *testing.T) {
 }
 
 func TestLiarSaysWrong(t *testing.T) {
-	x := &sim.Liar{Output: func(tasks.Ref, []byte) []byte { return []byte("42\n") }}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Wrong()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.OutputMismatch, x)
 		l.recorded(tasks.OutputMismatch, x)
@@ -149,8 +157,8 @@ func TestLiarSaysWrong(t *testing.T) {
 
 // It names the right output and never gives it.
 func TestLiarGivesNothing(t *testing.T) {
-	x := &sim.Liar{Receipt: func(r *tasks.Receipt) { r.Inline = nil }}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.GivesNothing()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		s := l.right()
 		for _, w := range s.Workers {
 			if l.m.Index(w.Worker) == 3 && w.Accepted+w.Rejected == 0 {
@@ -162,8 +170,8 @@ func TestLiarGivesNothing(t *testing.T) {
 
 // It names an output that it invented and has not.
 func TestLiarInvents(t *testing.T) {
-	x := &sim.Liar{Output: func(ref tasks.Ref, b []byte) []byte { return append([]byte("invented "), b...) }, Receipt: func(r *tasks.Receipt) { r.Inline = nil }}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Invents()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.OutputMissing, x)
 		l.recorded(tasks.OutputMissing, x)
@@ -172,8 +180,8 @@ func TestLiarInvents(t *testing.T) {
 
 // It commits, and never shows what to.
 func TestLiarStalls(t *testing.T) {
-	x := &sim.Liar{Reveal: func(*wire.Reveal) bool { return false }}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.HoldsBack()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.NotRevealed, x)
 		l.recorded(tasks.NotRevealed, x)
@@ -182,8 +190,8 @@ func TestLiarStalls(t *testing.T) {
 
 // It takes work and is not heard again, though it is there: nothing is proved.
 func TestLiarNeverAnswers(t *testing.T) {
-	x := &sim.Liar{Silent: true}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Silent()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.OK)
 		if len(x.Leases()) == 0 {
@@ -192,10 +200,23 @@ func TestLiarNeverAnswers(t *testing.T) {
 	})
 }
 
+// It takes work, says every second that it is at it, and never answers: others
+// are given copies, and nothing is proved.
+func TestLiarStallsAtWork(t *testing.T) {
+	x := liar.Stalls()
+	among(t, map[int]*liar.Liar{3: x}, func(s *tasks.Spec) { s.Resources.Timeout = 5 * time.Second }, sim.Config{}, func(l *lies) {
+		s := l.right()
+		l.blamed(tasks.OK)
+		if len(x.Leases()) == 0 || s.Copies == 0 {
+			t.Errorf("it had %d leases, and %d tasks were copied", len(x.Leases()), s.Copies)
+		}
+	})
+}
+
 // It changes its mind between commitment and reveal.
 func TestLiarChangesItsAnswer(t *testing.T) {
-	x := &sim.Liar{Reveal: func(v *wire.Reveal) bool { v.Nonce = bytes.Repeat([]byte{7}, wire.NonceSize); return true }}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Changes()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.NotAsCommitted, x)
 		l.recorded(tasks.NotAsCommitted, x)
@@ -205,14 +226,8 @@ func TestLiarChangesItsAnswer(t *testing.T) {
 // It shows its answers without having committed to them, each in the name of a
 // lease that it has.
 func TestLiarDoesNotCommit(t *testing.T) {
-	x := &sim.Liar{}
-	x.Report = func(l *sim.Liar, origin peer.ID, r *wire.WorkReport) {
-		if len(r.Commits) > 0 {
-			r.Commits = nil
-			l.Do(func(ctx context.Context) { l.Show(ctx, origin, l.Shown()) })
-		}
-	}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Uncommitted()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.NotCommitted, x)
 		l.recorded(tasks.NotCommitted, x)
@@ -221,17 +236,17 @@ func TestLiarDoesNotCommit(t *testing.T) {
 
 // A commitment and its reveal in one message are refused, whole.
 func TestCommitmentBesideReveal(t *testing.T) {
-	x := &sim.Liar{}
+	x := liar.Honest()
 	refused := make(chan error, 1)
-	x.Report = func(l *sim.Liar, origin peer.ID, r *wire.WorkReport) {
+	x.Report = func(l *liar.Liar, origin peer.ID, r *wire.WorkReport) {
 		if len(r.Commits) == 0 || len(refused) > 0 {
 			return
 		}
 		commits := r.Commits
 		list := l.Shown()
-		b, err := wire.MarshalReveals(string(l.Node.Host().Mesh()), list)
+		b, err := wire.MarshalReveals(string(l.Host().Mesh()), list)
 		if err == nil {
-			b, err = l.Node.Host().Seal(wire.DomainReveals, b)
+			b, err = l.Host().Seal(wire.DomainReveals, b)
 		}
 		if err != nil {
 			t.Error(err)
@@ -239,7 +254,7 @@ func TestCommitmentBesideReveal(t *testing.T) {
 		}
 		refused <- l.Send(context.Background(), origin, wire.WorkReport{Commits: commits, Reveals: b})
 	}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.OK)
 		if err := <-refused; err == nil || !strings.Contains(err.Error(), "beside the commitment") {
@@ -251,57 +266,33 @@ func TestCommitmentBesideReveal(t *testing.T) {
 // One copies: it waits for another's commitment and passes it off as its own. The
 // other helps it as far as it can: it gives it all that it sends.
 func TestLiarCopiesACommitment(t *testing.T) {
-	type given struct {
-		hash tasks.Hash
-		show wire.Reveal
-	}
 	var mu sync.Mutex
-	seen, copied := map[tasks.Ref]given{}, map[tasks.Ref]given{}
-	helper := &sim.Liar{}
-	helper.Commit = func(k *tasks.Commitment) {
+	seen, copied := map[tasks.Ref]liar.Given{}, 0
+	helper := liar.Helps(func(ref tasks.Ref, g liar.Given) {
 		mu.Lock()
 		defer mu.Unlock()
-		for _, v := range helper.Shown() {
-			if v.Receipt.Ref == k.Ref {
-				seen[k.Ref] = given{k.Hash, v}
-			}
-		}
-	}
-	copier := &sim.Liar{}
-	copier.Commit = func(k *tasks.Commitment) { // of a task that it gets first it says what it made itself
+		seen[ref] = g
+	})
+	copier := liar.Copies(func(ref tasks.Ref) (liar.Given, bool) { // of a task that it gets first it says what it made itself
 		mu.Lock()
 		defer mu.Unlock()
-		if g, ok := seen[k.Ref]; ok {
-			k.Hash, copied[k.Ref] = g.hash, g
+		g, ok := seen[ref]
+		if ok {
+			copied++
 		}
-	}
-	copier.Reveal = func(v *wire.Reveal) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		g, ok := copied[v.Receipt.Ref]
-		if !ok {
-			return true
-		}
-		r := g.show.Receipt // in its own name, or it would be refused at once
-		r.Worker, r.Lease, r.Replica = v.Receipt.Worker, v.Receipt.Lease, v.Receipt.Replica
-		body, err := wire.MarshalReceipt(r)
-		if err != nil {
-			t.Error(err)
-		}
-		*v = wire.Reveal{Receipt: r, Body: body, Nonce: g.show.Nonce}
-		return true
-	}
+		return g, ok
+	})
 	// No other worker: a task goes to these two first.
 	cfg := sim.Config{Nodes: 4, Setup: func(i int, c *node.Config) { c.Seams.Market.NoWork = i < 2 }}
-	liars := map[int]*sim.Liar{2: helper, 3: copier}
+	liars := map[int]*liar.Liar{2: helper, 3: copier}
 	cfg.Liars = liars
 	sim.Run(t, cfg, func(m *sim.Mesh) {
 		spec := m.Nodes[0].Numbers(4)
 		spec.Verify = tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
 		l := &lies{t: t, m: m, n: 4, id: m.Nodes[0].Submit(spec)}
-		helper.Bid(m.Nodes[0], l.id)
+		l.bid(helper)
 		m.Until("the other has committed", time.Minute, func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) > 0 })
-		copier.Bid(m.Nodes[0], l.id)
+		l.bid(copier)
 		m.Until("the copy is found out", 10*time.Minute, func() bool {
 			for _, v := range copier.Verdicts() {
 				if v.Reason == tasks.NotAsCommitted {
@@ -310,7 +301,7 @@ func TestLiarCopiesACommitment(t *testing.T) {
 			}
 			return false
 		})
-		if mu.Lock(); len(copied) == 0 {
+		if mu.Lock(); copied == 0 {
 			t.Error("it copied nothing")
 		}
 		mu.Unlock()
@@ -321,9 +312,9 @@ func TestLiarCopiesACommitment(t *testing.T) {
 // One waits for another's output. It asks whoever has it, with the ticket of its
 // own lease: before the verdict nobody gives it, neither does bitswap's index.
 func TestLiarGetsNoOutput(t *testing.T) {
-	x := &sim.Liar{Silent: true}
+	x := liar.Silent()
 	cfg := sim.Config{Service: func(n int, _ tasks.Execution) time.Duration { return time.Second }}
-	among(t, map[int]*sim.Liar{3: x}, func(s *tasks.Spec) { s.Verify.Replicas = 4 }, cfg, func(l *lies) {
+	among(t, map[int]*liar.Liar{3: x}, func(s *tasks.Spec) { s.Verify.Replicas = 4 }, cfg, func(l *lies) {
 		l.m.Until("an honest answer is committed to, and the liar has a lease of the task", 5*time.Minute, func() bool { return l.half(x) >= 0 })
 		index := l.half(x)
 		want := fmt.Sprintf("%d of %d\n", index, l.n)
@@ -333,7 +324,7 @@ func TestLiarGetsNoOutput(t *testing.T) {
 		}
 		holders := 0
 		for _, n := range l.m.Nodes {
-			if n == x.Node {
+			if n == l.m.Of(x) {
 				continue
 			}
 			if n.Blocks.Complete(context.Background(), out) {
@@ -346,7 +337,7 @@ func TestLiarGetsNoOutput(t *testing.T) {
 				}
 				for _, tk := range [][]byte{ticket, nil} {
 					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-					err := x.Node.Transfer().Fetch(ctx, transfer.Want{Root: out, Length: -1, From: []peer.ID{n.ID}, Ticket: tk}, nil)
+					err := l.m.Of(x).Transfer().Fetch(ctx, transfer.Want{Root: out, Length: -1, From: []peer.ID{n.ID}, Ticket: tk}, nil)
 					cancel()
 					if err == nil {
 						t.Fatalf("node %d gave it", n.Index)
@@ -365,11 +356,11 @@ func TestLiarGetsNoOutput(t *testing.T) {
 
 // half is a task that the liar holds, that somebody committed to, and that is not
 // decided; -1: there is none.
-func (l *lies) half(x *sim.Liar) int {
+func (l *lies) half(x *liar.Liar) int {
 	for i, task := range l.m.Nodes[0].Attempts(l.id, tasks.StageMap) {
 		mine, said := false, false
 		for _, a := range task.Attempts {
-			mine = mine || l.m.Index(a.Worker) == x.Node.Index && a.State == tasks.AttemptHeld
+			mine = mine || a.Worker == x.ID() && a.State == tasks.AttemptHeld
 			said = said || a.State == tasks.AttemptCommitted
 		}
 		if mine && said && task.State != tasks.TaskDecided {
@@ -381,19 +372,9 @@ func (l *lies) half(x *sim.Liar) int {
 
 // It answers for another's task: under the other's lease, and under its own.
 func TestLiarAnswersForAnother(t *testing.T) {
-	for why, change := range map[tasks.Reason]func(k *tasks.Commitment){
-		tasks.NotItsLease: func(k *tasks.Commitment) {
-			if k.Lease == "t1-1" {
-				k.Lease = "t1-2"
-			} else {
-				k.Lease = "t1-1"
-			}
-		},
-		tasks.WrongTask: func(k *tasks.Commitment) { k.Ref.Index++ },
-	} {
+	for why, x := range map[tasks.Reason]*liar.Liar{tasks.NotItsLease: liar.AnothersLease(), tasks.WrongTask: liar.AnothersTask()} {
 		t.Run(fmt.Sprint(uint32(why)), func(t *testing.T) {
-			x := &sim.Liar{Commit: change}
-			among(t, map[int]*sim.Liar{3: x}, func(s *tasks.Spec) { s.Tasks = 12 }, sim.Config{Service: func(int, tasks.Execution) time.Duration { return 5 * time.Second }}, func(l *lies) {
+			among(t, map[int]*liar.Liar{3: x}, func(s *tasks.Spec) { s.Tasks = 12 }, sim.Config{Service: func(int, tasks.Execution) time.Duration { return 5 * time.Second }}, func(l *lies) {
 				l.right()
 				l.blamed(why, x)
 			})
@@ -404,14 +385,8 @@ func TestLiarAnswersForAnother(t *testing.T) {
 // It says again what it said before, of this job and to another: nothing counts
 // twice, and no lie is found in it.
 func TestLiarReplays(t *testing.T) {
-	x := &sim.Liar{}
-	var old []wire.WorkReport
-	x.Report = func(_ *sim.Liar, _ peer.ID, r *wire.WorkReport) {
-		if r.Reveals != nil || len(r.Commits) > 0 {
-			old = append(old, *r)
-		}
-	}
-	among(t, map[int]*sim.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
+	x := liar.Honest()
+	among(t, map[int]*liar.Liar{3: x}, nil, sim.Config{}, func(l *lies) {
 		l.right()
 		tally := func() map[tasks.PeerID]wire.Tally {
 			all, err := l.m.Nodes[0].State().Tallies(context.Background())
@@ -424,8 +399,7 @@ func TestLiarReplays(t *testing.T) {
 		spec := l.m.Nodes[0].Numbers(l.n)
 		spec.Verify = tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
 		second := l.m.Nodes[0].Submit(spec)
-		again := old
-		x.Report = nil
+		again := x.Said()
 		x.Do(func(ctx context.Context) {
 			for range 3 {
 				for _, r := range again {
@@ -434,7 +408,7 @@ func TestLiarReplays(t *testing.T) {
 			}
 		})
 		sim.Sleep(3 * time.Second)
-		if after := tally(); after[tasks.PeerID(x.Node.ID.String())] != before[tasks.PeerID(x.Node.ID.String())] {
+		if after := tally(); after[x.ID()] != before[x.ID()] {
 			t.Errorf("what it said again counts: %v became %v", before, after)
 		}
 		if len(again) < 2 {
@@ -453,17 +427,8 @@ func TestLiarReplays(t *testing.T) {
 // of it.
 func TestLiarGivesTooMuch(t *testing.T) {
 	const limit = 1 << 20
-	huge := bytes.Repeat([]byte("0123456789abcdef"), 8*limit/16)
-	x := &sim.Liar{Output: func(_ tasks.Ref, b []byte) []byte { return append(b, huge...) }}
-	x.Receipt = func(r *tasks.Receipt) { // members may have it: no ticket stands between
-		body := append(fmt.Appendf(nil, "%d of %d\n", r.Ref.Index, 12), huge...)
-		root, err := x.Node.Blocks.AddBytes(context.Background(), body, storage.AddOptions{Audience: storage.Mesh, Owner: "lies"})
-		if err != nil {
-			t.Error(err)
-		}
-		r.Output = tasks.CID(root.CID.String())
-	}
-	among(t, map[int]*sim.Liar{3: x}, func(s *tasks.Spec) { s.Resources.Output = limit }, sim.Config{}, func(l *lies) {
+	x := liar.TooMuch()
+	among(t, map[int]*liar.Liar{3: x}, func(s *tasks.Spec) { s.Resources.Output = limit }, sim.Config{}, func(l *lies) {
 		l.right()
 		l.blamed(tasks.OutputTooLarge, x)
 		l.recorded(tasks.OutputTooLarge, x)
@@ -476,23 +441,22 @@ func TestLiarGivesTooMuch(t *testing.T) {
 // What a quorum of two does not promise: two that agreed on a lie beforehand win
 // against the honest third, and it is he who is blamed.
 func TestLiarsInCollusion(t *testing.T) {
-	lie := func(ref tasks.Ref, _ []byte) []byte { return fmt.Appendf(nil, "agreed on %d\n", ref.Index) }
-	a, b := &sim.Liar{Output: lie}, &sim.Liar{Output: lie}
-	liars := map[int]*sim.Liar{2: a, 3: b}
+	a, b := liar.Colludes(), liar.Colludes()
+	liars := map[int]*liar.Liar{2: a, 3: b}
 	cfg := sim.Config{Nodes: 4, Liars: liars, Setup: func(i int, c *node.Config) { c.Seams.Market.NoWork = i == 0 }}
 	sim.Run(t, cfg, func(m *sim.Mesh) {
 		spec := m.Nodes[0].Numbers(12)
 		spec.Verify = tasks.Verify{Mode: tasks.VerifyQuorum, Replicas: 2}
 		l := &lies{t: t, m: m, n: 12, id: m.Nodes[0].Submit(spec)}
 		for x := range maps.Values(liars) {
-			x.Bid(m.Nodes[0], l.id)
+			l.bid(x)
 		}
 		v := m.Nodes[0].Await(l.id, 30*time.Minute)
 		if v.Status.State != tasks.Done {
 			t.Fatalf("%+v", v.Status)
 		}
 		for i, out := range l.outputs() {
-			if want := fmt.Sprintf("agreed on %d\n", i); out != want {
+			if want := string(liar.Agreed(tasks.Ref{Index: uint32(i)})); out != want {
 				t.Errorf("task %d came to %q: two that agree should have won", i, out)
 			}
 		}

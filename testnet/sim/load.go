@@ -68,8 +68,8 @@ func (l Load) away(origin, worker int) time.Duration {
 	return l.Latency.RTT(origin, worker)
 }
 
-// queues is an exact simulation of nodes that each run one task after the other
-// in the order of arrival. choose names the worker of a job from what is known
+// queues simulates nodes that each run one task after the other in the order in
+// which the jobs were submitted. choose names the worker of a job from what is known
 // at its arrival: when a task that comes to a node now would have its answer
 // here, its service left out.
 func (l Load) queues(choose func(origin int, delay func(worker int) time.Duration) int) []Placed {
@@ -116,8 +116,11 @@ func (l Load) Means(ps []Placed) (rtt, completion float64) {
 }
 
 // ServiceOf is the Config.Service that takes as long as a load says: each job
-// names its place in it.
+// names its place in it. One without arguments is none of the load's: 1 s.
 func (l Load) ServiceOf(_ int, x tasks.Execution) time.Duration {
+	if len(x.Args) == 0 {
+		return time.Second
+	}
 	i, err := strconv.Atoi(x.Args[0])
 	if err != nil {
 		panic(err) // Bear made it

@@ -24,6 +24,7 @@ import (
 	"github.com/kith-mesh/kith/p2p/coord"
 	"github.com/kith-mesh/kith/p2p/memnet"
 	"github.com/kith-mesh/kith/tasks"
+	"github.com/kith-mesh/kith/testnet/liar"
 )
 
 // Config shapes a mesh. Zero fields take the default named beside them.
@@ -40,7 +41,7 @@ type Config struct {
 	// the same for the same arguments.
 	Service func(node int, x tasks.Execution) time.Duration
 	// Liars are the workers of some nodes, in the place of the market's own.
-	Liars map[int]*Liar
+	Liars map[int]*liar.Liar
 	// Setup has the last word on a node's config.
 	Setup func(i int, c *node.Config)
 
@@ -221,6 +222,9 @@ func (m *Mesh) Index(id tasks.PeerID) int {
 	}
 	return -1
 }
+
+// Of is the node of a liar, once it was started.
+func (m *Mesh) Of(l *liar.Liar) *Node { return m.Nodes[m.Index(l.ID())] }
 
 // Cut severs two nodes from each other, and Heal joins them again.
 func (m *Mesh) Cut(a, b *Node)  { m.Net.Cut(a.Addr, b.Addr) }

@@ -94,8 +94,8 @@ func (n *Node) Start() {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(m.background()))
 	if l := m.cfg.Liars[n.Index]; l != nil {
-		l.attach(n, nd.Host())
-		m.halts.Go(func() { l.run(ctx) })
+		l.Attach(nd.Host(), n.Blocks, func(err error) { m.t.Error(err) })
+		m.halts.Go(func() { l.Run(ctx) })
 	}
 	ended := make(chan struct{})
 	n.Node, n.stop, n.ended = nd, cancel, ended

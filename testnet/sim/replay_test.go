@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/kith-mesh/kith/node"
 	"github.com/kith-mesh/kith/p2p/memnet"
 	"github.com/kith-mesh/kith/tasks"
 )
@@ -185,5 +186,67 @@ func TestReplays(t *testing.T) {
 		check("replayed when it was over", origin.Job(id).Status, string(v.Status.Output))
 		next := origin.Await(origin.Submit(spec), 10*time.Minute)
 		check("the next job", next.Status, string(v.Status.Output))
+	})
+}
+
+// TestAnswersReplayed: what the origin of a published job and its submitter said
+// to each other is said again, by them and by another member: the job keeps its
+// one answer, and the next one gets its own.
+func TestAnswersReplayed(t *testing.T) {
+	r := &tape{streams: map[uint64]*track{}}
+	cfg := Config{Nodes: 4, Tap: r.tap, Setup: func(i int, c *node.Config) { c.Light = i == 3 }}
+	Run(t, cfg, func(m *Mesh) {
+		submitter := m.Nodes[3]
+		publish := func(n uint32) (tasks.JobID, *Node) {
+			id := submitter.Publish(submitter.Numbers(n))
+			var origin *Node
+			m.Until("an origin", time.Minute, func() bool {
+				for _, n := range m.Nodes[:3] {
+					if v, err := n.Market().Job(m.background(), id); err == nil && v.Record.Origin() {
+						origin = n
+					}
+				}
+				return origin != nil
+			})
+			return id, origin
+		}
+		answered := func(id tasks.JobID) tasks.JobAnswer {
+			m.Until("answered", 10*time.Minute, func() bool { return submitter.Job(id).Answer != nil })
+			return *submitter.Job(id).Answer
+		}
+		id, origin := publish(60)
+		m.Until("at work", time.Minute, func() bool { return origin.Job(id).Status.Decided > 0 })
+		origin.Crash() // back, it asks who holds the job
+		origin.Start()
+		a := answered(id)
+		if a.State != tasks.Done || m.Index(a.Origin) != origin.Index {
+			t.Errorf("the answer is %+v, want one of node %d", a, origin.Index)
+		}
+		other, end := m.intruder(0, true)
+		defer end()
+		sent := map[string]int{}
+		again := func() {
+			for _, pair := range [][2]*Node{{origin, submitter}, {submitter, origin}} {
+				for _, h := range []host.Host{other, pair[0].Host().Raw()} {
+					for p, n := range m.again(r, pair[0], pair[1], h) {
+						sent[p] += n
+					}
+				}
+			}
+		}
+		again()
+		if sent["job/answer"] == 0 || sent["job/follow"] == 0 {
+			t.Errorf("recorded: %v, without job/answer or job/follow", sent)
+		}
+		next, _ := publish(30)
+		again()
+		b := answered(next)
+		if b.State != tasks.Done || b.Output == a.Output {
+			t.Errorf("the next answer is %+v, after %+v", b, a)
+		}
+		Sleep(time.Minute)
+		if now := submitter.Job(id).Answer; now == nil || *now != a {
+			t.Errorf("the answer was %+v and is %+v", a, now)
+		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"testing"
 )
 
 var dirs struct {
@@ -38,9 +39,21 @@ func Kith(flags ...string) (string, error) {
 	return exe, nil
 }
 
-// Once is Kith, run at the first call alone.
-func Once(flags ...string) func() (string, error) {
-	return sync.OnceValues(func() (string, error) { return Kith(flags...) })
+// Once is Kith for tests, run at the first call alone. One that needs it skips itself
+// in short mode: it starts processes.
+func Once(flags ...string) func(testing.TB) string {
+	once := sync.OnceValues(func() (string, error) { return Kith(flags...) })
+	return func(t testing.TB) string {
+		t.Helper()
+		if testing.Short() {
+			t.Skip("short: starts processes")
+		}
+		exe, err := once()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return exe
+	}
 }
 
 // Main runs a package's tests, removes what they built and exits.
