@@ -1,8 +1,9 @@
 # The few verbs that people need. Everything else is `go` itself.
 COMPOSE ?= $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
+SCENARIOS = ^Test(DamagedBlocks|DiskFull|Liars|OriginDiesWaiting|PublishedAnswerOwed|PublishedOriginDies|SubmitterDies|WorkerDies)$$
 TESTNET  = $(COMPOSE) -p kith-testnet -f testnet/compose.yaml
 
-.PHONY: soak survive build kubo interop test demo ci chaos chaos-mutants generate testnet-image testnet-up testnet-down testnet-logs
+.PHONY: soak survive build kubo interop test bench-locality demo ci chaos chaos-mutants generate testnet-image testnet-up testnet-down testnet-logs
 
 build: ## the static binary, ./kith
 	CGO_ENABLED=0 go build -trimpath -o kith ./cmd/kith
@@ -25,7 +26,7 @@ demo: ## five nodes on this machine, a real job
 ci: ## all that guards main
 	.ci/run
 
-chaos: ## 2,000 kill -9 at every durable step and at random instants, under load (an hour)
+chaos: ## 2,000 kill -9 at every durable step and at random instants, under load (20 minutes)
 	KITH_CHAOS_KILLS=2000 go test ./testnet/chaos -run TestChaos -count=1 -v -timeout 3h
 
 chaos-mutants: ## leave out each durable step in turn: the checker must see it (half an hour)
@@ -52,5 +53,5 @@ testnet-logs:
 soak: ## 10,000 jobs through a mesh whose databases are on disk: nothing held grows (half an hour)
 	KITH_SOAK=10000 go test -count=1 -timeout 2h -v -run 'TestSoak$$' ./testnet/sim
 
-survive: ## the scenarios of testnet: real processes die, disks fill
-	KITH_SURVIVE=1 go test -count=1 -timeout 30m -v -run 'Dies|DiskFull|AnswerOwed|DamagedBlocks' ./testnet
+survive: ## the scenarios of testnet: real processes die, disks fill (minutes)
+	KITH_SURVIVE=1 go test -count=1 -timeout 14m -v -run '$(SCENARIOS)' ./testnet

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -69,14 +70,12 @@ Ctrl-C.
 				return ctx.Err()
 			}
 			if !a.json {
-				err = firstError(err, benchTable(a.out, lines))
+				broken = benchTable(a.out, lines)
 			}
-			switch {
-			case err != nil:
+			if err = cmp.Or(err, broken); err != nil {
 				return err
-			case broken != nil:
-				return broken
-			case missed > 0:
+			}
+			if missed > 0 {
 				return fmt.Errorf("%d of %d cases missed their goal", missed, len(lines))
 			}
 			return nil
@@ -87,15 +86,6 @@ Ctrl-C.
 	cmd.Flags().DurationVar(&o.For, "for", 0, "how long benches that last do so (default: what their goal is meant for)")
 	cmd.Flags().StringVar(&o.Dir, "dir", "", "where temporary homes go (default: the system's temporary folder)")
 	return cmd
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // benchTable prints lines for people.

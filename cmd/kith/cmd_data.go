@@ -135,7 +135,7 @@ member: any IPFS node will do, or a node of another mesh that has it public.`,
 			if out == "" {
 				out = path.Base(strings.TrimSuffix(args[0], "/"))
 			}
-			if err := a.get(cmd.Context(), c, root, inside, from, out); err != nil {
+			if err := a.get(cmd.Context(), c, api.Content{Root: root, Path: inside, From: from}, out); err != nil {
 				return err
 			}
 			return a.show(map[string]string{"cid": string(root), "path": inside, "out": out}, func(w io.Writer) { fmt.Fprintln(w, out) })
@@ -151,20 +151,29 @@ func fromFlag(cmd *cobra.Command, from *[]string) {
 	cmd.Flags().StringArrayVar(from, "from", nil, "address of a peer to ask first, member or not; may be repeated")
 }
 
-// get fetches to the node, then writes from it.
-func (a *app) get(ctx context.Context, c *client.Client, root tasks.CID, inside string, from []string, out string) error {
+// get writes a file as it comes to the node. A folder is fetched first: how much
+// it is shows when all its nodes are there.
+func (a *app) get(ctx context.Context, c *client.Client, of api.Content, out string) error {
 	if _, err := os.Lstat(out); err == nil {
 		return usagef("%s exists: remove it or name another with --out", out)
 	}
-	bar := a.progress("fetch", true)
-	got, err := c.Fetch(ctx, root, inside, from, bar.transfer())
-	bar.end()
+	e, err := c.Stat(ctx, of)
 	if err != nil {
 		return err
 	}
-	bar = a.progress("write", true)
+	doing := "get"
+	if e.Dir {
+		bar := a.progress("fetch", true)
+		got, err := c.Fetch(ctx, of, bar.transfer())
+		bar.end()
+		if err != nil {
+			return err
+		}
+		e.Size, doing = got.Size, "write"
+	}
+	bar := a.progress(doing, true)
 	defer bar.end()
-	return c.Get(ctx, root, inside, out, func(done, _ int64) { bar.report(done, got.Size) })
+	return c.Get(ctx, of, out, func(done, _ int64) { bar.report(done, e.Size) })
 }
 
 func (a *app) catCmd() *cobra.Command {
@@ -304,7 +313,7 @@ func (a *app) pinCmd() *cobra.Command {
 			}
 			defer c.Close()
 			bar := a.progress("fetch", true)
-			_, err = c.Fetch(cmd.Context(), root, "", from, bar.transfer())
+			_, err = c.Fetch(cmd.Context(), api.Content{Root: root, From: from}, bar.transfer())
 			bar.end()
 			if err != nil {
 				return err

@@ -109,7 +109,7 @@ func (a *app) result(ctx context.Context, c *client.Client, id, out string) erro
 	}
 	switch {
 	case out != "":
-		if err := a.get(ctx, c, tasks.CID(res.CID), "", nil, out); err != nil {
+		if err := a.get(ctx, c, api.Content{Root: tasks.CID(res.CID)}, out); err != nil {
 			return err
 		}
 		a.note("result in %s", out)

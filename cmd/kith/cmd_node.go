@@ -157,7 +157,11 @@ func writeStatus(w io.Writer, st api.Status, now time.Time) {
 	if st.Light {
 		row("work", "light node: runs no job service")
 	} else {
-		row("work", "%d of %s busy, %d queued; origin of %s", st.Work.Running, plural(st.Work.Slots, "slot"), st.Work.Queued, plural(st.Work.Jobs, "open job"))
+		owed := ""
+		if st.Work.Owed > 0 {
+			owed = ", " + plural(st.Work.Owed, "answer") + " not judged yet"
+		}
+		row("work", "%d of %s busy, %d queued%s; origin of %s", st.Work.Running, plural(st.Work.Slots, "slot"), st.Work.Queued, owed, plural(st.Work.Jobs, "open job"))
 	}
 	row("gives", "%s", gives(st.Policy, now))
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -142,6 +143,8 @@ func (a *app) up(ctx context.Context, cfg node.Config) error {
 	told := make(chan error, 1)
 	runCtx, stop := context.WithCancel(ctx)
 	defer stop()
+	var pacing sync.WaitGroup
+	pacing.Go(func() { paceCollector(runCtx) })
 	go func() {
 		select {
 		case s := <-started:
@@ -152,6 +155,7 @@ func (a *app) up(ctx context.Context, cfg node.Config) error {
 	}()
 	err = n.Run(runCtx)
 	stop()
+	pacing.Wait()
 	err = errors.Join(err, <-told)
 	if err == nil && !a.json {
 		fmt.Fprintln(a.out, "down")

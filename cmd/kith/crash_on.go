@@ -27,8 +27,8 @@ const (
 	envCrashLog = "KITH_CRASH_LOG"
 	// Durable steps to leave out, a list: they are said to be done and are not.
 	envSkipCommit = "KITH_SKIP_COMMIT"
-	// Not empty: published jobs change hands within seconds, and what is past its
-	// retention goes within one.
+	// A duration: published jobs change hands when their origin was silent for so
+	// long, and what is past its retention goes within a second.
 	envCrashFast = "KITH_CRASH_FAST"
 )
 
@@ -51,10 +51,14 @@ func crashSeams(s *node.Seams) error {
 		}
 		k.skip[step] = true
 	}
-	if os.Getenv(envCrashFast) != "" {
+	if text := os.Getenv(envCrashFast); text != "" {
+		lapse, err := time.ParseDuration(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w: write it as 5s", envCrashFast, err))
+		}
 		s.Market.Sweep = time.Second
-		s.Market.Adoption = tasks.AdoptionConfig{Heartbeat: 500 * time.Millisecond, Lapse: 2 * time.Second, Settle: 300 * time.Millisecond, MaxRetry: 4 * time.Second}
-		s.Market.Submission = tasks.SubmissionConfig{MaxRetry: 4 * time.Second, Lapse: 3 * time.Second}
+		s.Market.Adoption = tasks.AdoptionConfig{Heartbeat: lapse / 4, Lapse: lapse, Settle: 300 * time.Millisecond, MaxRetry: 4 * time.Second}
+		s.Market.Submission = tasks.SubmissionConfig{MaxRetry: 4 * time.Second, Lapse: lapse + time.Second}
 		s.Market.Origin = tasks.OriginConfig{MinLease: 2 * time.Second, MaxLease: 5 * time.Second, MaxReannounce: 2 * time.Second}
 	}
 	s.Around = k.around
@@ -91,10 +95,12 @@ func (k *crasher) parse(text string, known map[string]bool) (err error) {
 	}
 	n := 1
 	if len(parts) == 3 {
-		n, err = strconv.Atoi(parts[2])
+		if n, err = strconv.Atoi(parts[2]); err != nil || n < 1 {
+			return fmt.Errorf("%q: %q is no passage: count from 1, or leave it out for the first", text, parts[2])
+		}
 	}
 	k.at[parts[0]+":"+parts[1]] = n
-	return err
+	return nil
 }
 
 func (k *crasher) around(step string, do func() error) error {
