@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -176,9 +178,9 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("doctor: %+v", checks[0])
 		}
 	}
-	// begin starts a job that stands still half-way: each task takes two nodes, and
-	// one of them is paused by then.
-	begin := func(other *Process) (id string) {
+	// fill fills a node's disk in the middle of a job that stands still, since each
+	// task takes two nodes and the other one is paused by then.
+	fill := func(disk volume, leave int64, p, other *Process) (id string) {
 		t.Helper()
 		for {
 			job, text, err := submitWordCount(l.ctx, origin.Client, 400)
@@ -186,10 +188,23 @@ func TestDiskFull(t *testing.T) {
 			l.text = text
 			l.until("some tasks are done", func() bool { return l.job(origin, string(job)).Done > 0 })
 			l.pause(other)
-			if !l.job(origin, string(job)).Over() {
+			disk.fill(leave)
+			// A store asks its disk for room every few seconds, and takes work meanwhile.
+			i := 0
+			l.until(p.Name+" takes nothing", func() bool {
+				b := fmt.Appendf(nil, "before anybody saw it: %d", i)
+				i++
+				_, err := p.Client.AddFile(l.ctx, bytes.NewReader(b), int64(len(b)), api.AddOptions{})
+				return err != nil
+			})
+			all, err := origin.Client.AllTasks(l.ctx, string(job))
+			l.must(err)
+			if slices.ContainsFunc(all, func(task api.Task) bool { return task.Stage == "map" && task.State != "decided" }) {
 				return string(job)
 			}
-			l.resume(other) // the job was quicker
+			disk.free() // both were quicker: the reduce may be out
+			l.resume(other)
+			l.done(origin, string(job), 2)
 		}
 	}
 
@@ -198,16 +213,16 @@ func TestDiskFull(t *testing.T) {
 		disk  volume
 		leave int64
 		why   string
+		node  *Process
 		other *Process // whose disk has room
 	}{
-		{"the origin's database", home, 0, "nothing can be made durable", worker},
-		{"the origin's blocks, but for what is kept free", blocks, 200 << 20, "are kept free", worker},
-		{"the origin's blocks", blocks, 0, "are kept free", worker},
-		{"the worker's disk", disk, 0, "disk is full", origin},
+		{"the origin's database", home, 0, "nothing can be made durable", origin, worker},
+		{"the origin's blocks, but for what is kept free", blocks, 200 << 20, "are kept free", origin, worker},
+		{"the origin's blocks", blocks, 0, "are kept free", origin, worker},
+		{"the worker's disk", disk, 0, "disk is full", worker, origin},
 	} {
 		from := time.Now()
-		id := begin(full.other)
-		full.disk.fill(full.leave)
+		id := fill(full.disk, full.leave, full.node, full.other)
 		l.resume(full.other)
 		l.says(origin, id, full.why)
 		if full.disk == blocks { // the database's log has some room of its own, which small writes may find
