@@ -32,7 +32,7 @@ chaos: ## 2,000 kill -9 at every durable step and at random instants, under load
 chaos-mutants: ## leave out each durable step in turn: the checker must see it (half an hour)
 	KITH_CHAOS_MUTANTS=all go test ./testnet/chaos -run TestMutants -count=1 -v -timeout 3h
 
-generate: ## protobuf, example programs, docs/cli.md (needs protoc)
+generate: ## protobuf, assembly, example programs, docs/cli.md (needs protoc)
 	go build -o bin/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
 	PATH="$(CURDIR)/bin:$$PATH" go generate ./...
 

@@ -1,0 +1,66 @@
+// Command gen writes the amd64 assembly of tensor/internal/kernel. Run it from
+// there by go generate; what it writes is committed.
+//
+//	gen PART FOLDER    writes PART_amd64.s and PART_amd64.go
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/mmcloughlin/avo/attr"
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/pass"
+	"github.com/mmcloughlin/avo/printer"
+)
+
+var parts = map[string]func(*build.Context){
+	"gemm": gemm,
+	"pack": pack,
+	"spin": spin,
+}
+
+func main() {
+	if len(os.Args) != 3 || parts[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: gen gemm|pack|spin FOLDER")
+		os.Exit(2)
+	}
+	if err := write(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, "gen:", err)
+		os.Exit(1)
+	}
+}
+
+func write(part, folder string) error {
+	ctx := build.NewContext()
+	ctx.ConstraintExpr("amd64")
+	parts[part](ctx)
+	file, err := ctx.Result()
+	if err != nil {
+		return err
+	}
+	if err := pass.Compile.Execute(file); err != nil {
+		return err
+	}
+	cfg := printer.Config{Name: "gen", Argv: []string{"gen", part}, Pkg: "kernel"}
+	for name, p := range map[string]printer.Printer{part + "_amd64.s": printer.NewGoAsm(cfg), part + "_amd64.go": printer.NewStubs(cfg)} {
+		b, err := p.Print(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin starts a function.
+func begin(ctx *build.Context, name, signature string, doc ...string) {
+	ctx.Function(name)
+	ctx.Attributes(attr.NOSPLIT)
+	ctx.SignatureExpr(signature)
+	ctx.Doc(doc...)
+	ctx.Pragma("noescape")
+}

@@ -1,0 +1,5 @@
+package kernel
+
+//go:generate go run github.com/kith-mesh/kith/tensor/gen gemm .
+//go:generate go run github.com/kith-mesh/kith/tensor/gen pack .
+//go:generate go run github.com/kith-mesh/kith/tensor/gen spin .
