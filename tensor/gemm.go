@@ -12,8 +12,16 @@ import (
 // from a row, as stored, to the next.
 //
 // Its class is exact: each element of C is one chain of fused multiply-adds from
-// +0, or from C, over k ascending, each rounded to float32.
+// +0, or from C, over k ascending; then plus Bias, then Act of it, then plus
+// Residual; each step is rounded to float32.
 type Gemm = kernel.Gemm
+
+// What a product's elements go through.
+const (
+	Linear = kernel.Linear
+	GELU   = kernel.ActGELU // the approximation by tanh
+	SiLU   = kernel.ActSiLU
+)
 
 // gemmJob cuts a product into parts.
 type gemmJob struct {

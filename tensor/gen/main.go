@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
 )
 
 var parts = map[string]func(*build.Context){
+	"each": each,
 	"gemm": gemm,
 	"pack": pack,
 	"spin": spin,
@@ -23,7 +26,7 @@ var parts = map[string]func(*build.Context){
 
 func main() {
 	if len(os.Args) != 3 || parts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: gen gemm|pack|spin FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: gen each|gemm|pack|spin FOLDER")
 		os.Exit(2)
 	}
 	if err := write(os.Args[1], os.Args[2]); err != nil {
@@ -43,6 +46,9 @@ func write(part, folder string) error {
 	if err := pass.Compile.Execute(file); err != nil {
 		return err
 	}
+	for _, f := range file.Functions() {
+		f.Nodes = slices.DeleteFunc(f.Nodes, idle)
+	}
 	cfg := printer.Config{Name: "gen", Argv: []string{"gen", part}, Pkg: "kernel"}
 	for name, p := range map[string]printer.Printer{part + "_amd64.s": printer.NewGoAsm(cfg), part + "_amd64.go": printer.NewStubs(cfg)} {
 		b, err := p.Print(file)
@@ -54,6 +60,12 @@ func write(part, folder string) error {
 		}
 	}
 	return nil
+}
+
+// idle reports a move of a register to itself, which allocation left.
+func idle(n ir.Node) bool {
+	i, ok := n.(*ir.Instruction)
+	return ok && i.Opcode == "VMOVAPS" && i.Operands[0] == i.Operands[1]
 }
 
 // begin starts a function.

@@ -9,15 +9,32 @@ import (
 // K x M if TransA; B is K x N, or N x K if TransB; C is M x N. LDA, LDB and LDC are
 // the elements from a row to the next.
 //
-// Each element of C is one chain of FMA from +0, or from C, over k ascending:
-// neither blocks nor threads nor instruction sets can change a bit of it.
+// Each element of C is one chain of FMA from +0, or from C, over k ascending, then
+// plus Bias, then Act of it, then plus Residual, each step rounded: neither blocks
+// nor threads nor instruction sets can change a bit of it.
 type Gemm struct {
 	M, N, K        int
 	A, B, C        []float32
 	LDA, LDB, LDC  int
 	TransA, TransB bool
 	Load           bool
+
+	Bias     []float32 // N of them; none: nil
+	Act      Act
+	Residual []float32 // M x N, LDR apart; none: nil.
+	LDR      int
 }
+
+// Act is what a product's elements go through.
+type Act int
+
+// The activations.
+const (
+	Linear Act = iota
+	ActGELU
+	ActSiLU
+	acts
+)
 
 // Scratch is what one thread needs to multiply: packed strips.
 type Scratch struct {
@@ -54,6 +71,7 @@ func (t *Tier) Do(g *Gemm, m0, m1, n0, n1 int, s *Scratch) {
 		for i := m0; i < m1 && !g.Load; i++ {
 			clear(g.C[i*g.LDC+n0 : i*g.LDC+n1])
 		}
+		t.finish(g, m0, m1, n0, n1)
 		return
 	}
 	deep := share(g.K, t.depth)
@@ -94,6 +112,31 @@ func (t *Tier) pass(g *Gemm, m0, m1, n0, n1, k0, k1 int, s *Scratch) {
 					copy(g.C[(i+r)*g.LDC+j0:(i+r)*g.LDC+j1], s.c[r*t.cols():])
 				}
 			}
+			if k1 == g.K {
+				t.finish(g, i0, i1, j0, j1)
+			}
+		}
+	}
+}
+
+// finish does what comes after the chain.
+func (t *Tier) finish(g *Gemm, i0, i1, j0, j1 int) {
+	if g.Bias == nil && g.Act == Linear && g.Residual == nil {
+		return
+	}
+	for i := i0; i < i1; i++ {
+		row := g.C[i*g.LDC+j0 : i*g.LDC+j1]
+		if g.Bias != nil {
+			t.Each2(Add, row, row, g.Bias[j0:j1])
+		}
+		switch g.Act {
+		case ActGELU:
+			t.Each(GELU, row, row)
+		case ActSiLU:
+			t.Each(SiLU, row, row)
+		}
+		if g.Residual != nil {
+			t.Each2(Add, row, row, g.Residual[i*g.LDR+j0:i*g.LDR+j1])
 		}
 	}
 }
@@ -169,6 +212,12 @@ func (g *Gemm) Check() error {
 	if g.M < 0 || g.N < 0 || g.K < 0 {
 		return fmt.Errorf("M %d, N %d, K %d: none may be negative", g.M, g.N, g.K)
 	}
+	if g.Bias != nil && len(g.Bias) < g.N {
+		return fmt.Errorf("Bias has %d elements: %d columns take more", len(g.Bias), g.N)
+	}
+	if g.Act < Linear || g.Act >= acts {
+		return fmt.Errorf("Act is %d: there is no such activation", g.Act)
+	}
 	rows := func(trans bool, rows, cols int) (int, int) {
 		if trans {
 			return cols, rows
@@ -181,7 +230,10 @@ func (g *Gemm) Check() error {
 		ld         int
 		trans      bool
 		rows, cols int
-	}{{"A", g.A, g.LDA, g.TransA, g.M, g.K}, {"B", g.B, g.LDB, g.TransB, g.K, g.N}, {"C", g.C, g.LDC, false, g.M, g.N}} {
+	}{{"A", g.A, g.LDA, g.TransA, g.M, g.K}, {"B", g.B, g.LDB, g.TransB, g.K, g.N}, {"C", g.C, g.LDC, false, g.M, g.N}, {"R", g.Residual, g.LDR, false, g.M, g.N}} {
+		if m.name == "R" && m.data == nil {
+			continue
+		}
 		r, c := rows(m.trans, m.rows, m.cols)
 		if m.ld < c {
 			return fmt.Errorf("LD%s is %d: a row of %s holds %d elements", m.name, m.ld, m.name, c)

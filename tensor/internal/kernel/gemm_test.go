@@ -25,6 +25,18 @@ func slowGemm(g Gemm) {
 				}
 				acc = FMA(g.A[a], g.B[b], acc)
 			}
+			if g.Bias != nil {
+				acc += g.Bias[j]
+			}
+			switch g.Act {
+			case ActGELU:
+				acc = gelu(acc)
+			case ActSiLU:
+				acc = silu(acc)
+			}
+			if g.Residual != nil {
+				acc += g.Residual[i*g.LDR+j]
+			}
 			g.C[i*g.LDC+j] = acc
 		}
 	}
@@ -50,8 +62,8 @@ func draws(rnd *rand.Rand, n int, odd bool) []float32 {
 	return out
 }
 
-// make1 draws a product of a shape, with gaps between rows.
-func make1(rnd *rand.Rand, m, n, k int, transA, transB, load, odd bool) Gemm {
+// product draws a product of a shape, with gaps between rows.
+func product(rnd *rand.Rand, m, n, k int, transA, transB, load, odd bool) Gemm {
 	g := Gemm{M: m, N: n, K: k, TransA: transA, TransB: transB, Load: load}
 	side := func(rows, cols int, trans bool) ([]float32, int) {
 		if trans {
@@ -67,6 +79,13 @@ func make1(rnd *rand.Rand, m, n, k int, transA, transB, load, odd bool) Gemm {
 	g.A, g.LDA = side(m, k, transA)
 	g.B, g.LDB = side(k, n, transB)
 	g.C, g.LDC = side(m, n, false)
+	if rnd.IntN(2) == 0 {
+		g.Bias = draws(rnd, n, odd)
+	}
+	g.Act = Act(rnd.IntN(int(acts)))
+	if rnd.IntN(2) == 0 {
+		g.Residual, g.LDR = side(m, n, false)
+	}
 	return g
 }
 
@@ -86,7 +105,7 @@ func TestGemm(t *testing.T) {
 		t.Run(tier.Name, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(3, 4))
 			tries := append([][3]int{}, shapes...)
-			for range 30 {
+			for range 20 {
 				tries = append(tries, [3]int{rnd.IntN(70), rnd.IntN(90), rnd.IntN(300)})
 			}
 			var s Scratch
@@ -95,12 +114,15 @@ func TestGemm(t *testing.T) {
 					if shape[0]*shape[1]*shape[2] > 1<<20 && bits != rnd.IntN(16) {
 						continue // one form of the large ones
 					}
-					g := make1(rnd, shape[0], shape[1], shape[2], bits&1 > 0, bits&2 > 0, bits&4 > 0, bits&8 > 0)
+					g := product(rnd, shape[0], shape[1], shape[2], bits&1 > 0, bits&2 > 0, bits&4 > 0, bits&8 > 0)
 					want := g
 					want.C = append([]float32{}, g.C...)
 					slowGemm(want)
 					// In parts, as threads take it.
 					m, n := rnd.IntN(g.M+1), rnd.IntN(g.N+1)
+					if err := g.Check(); err != nil {
+						t.Fatal(err)
+					}
 					tier.Do(&g, 0, m, 0, n, &s)
 					tier.Do(&g, m, g.M, 0, n, &s)
 					tier.Do(&g, 0, g.M, n, g.N, &s)

@@ -6,6 +6,22 @@ import "unsafe"
 // others are compared with.
 func portable() *Tier {
 	t := &Tier{Name: "portable", lanes: 4, rows: 4, depth: 256, tall: 128, turn: turnPortable, line: linePortable, tile: []tileFunc{nil}}
+	for op, f := range onesPortable {
+		t.ones[op] = func(n int, dst, x *float32) {
+			to := at(dst, 0, n)
+			for i, v := range at(x, 0, n) {
+				to[i] = f(v)
+			}
+		}
+	}
+	for op, f := range twosPortable {
+		t.twos[op] = func(n int, dst, x, y *float32) {
+			to, from := at(dst, 0, n), at(y, 0, n)
+			for i, v := range at(x, 0, n) {
+				to[i] = f(v, from[i])
+			}
+		}
+	}
 	for rows := 1; rows <= t.rows; rows++ {
 		t.tile = append(t.tile, func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool) {
 			tilePortable(rows, k, a, b, c, aStride, bStride, cStride, load)

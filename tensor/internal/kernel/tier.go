@@ -25,6 +25,9 @@ type Tier struct {
 	turn func(dst, src *float32, dstStride, srcStride, fours int)
 	// line copies n lines as wide as a tile.
 	line func(dst, src *float32, dstStride, srcStride, n int)
+
+	ones [ones]func(n int, dst, x *float32)
+	twos [twos]func(n int, dst, x, y *float32)
 }
 
 type tileFunc func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)

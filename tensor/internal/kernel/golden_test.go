@@ -1,0 +1,101 @@
+package kernel
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// golden is what every instruction set makes of the same operands: a tier that a
+// machine lacks is held to it on another. A change of these is a change of what
+// strangers' results are compared with.
+var golden = map[string]string{
+	"gemm": "ff1ba7191a5539f09d25ac3b63c7d75d",
+	"exp":  "dd7efbaee399906eaf32598dae2dda62", "tanh": "c323bb90110cb3f74e4e8fd41b6d3623", "gelu": "1d4a821e5bc1c8114717f523db830ca5", "silu": "a235ce927125ee19f1a147f3a29a5df5",
+	"add": "80326c8642af451827ef29d85a90dad5", "mul": "c742bb4ba1157c094144f73a33257f0b", "geluGrad": "ad194b2c83033eb133fd27a9a6c1868e", "siluGrad": "1006aad7b770cf61a12beb97fcd7b0b8",
+}
+
+// floats draws float32 from the generator's bits alone, which Go promises to keep.
+func floats(src *rand.PCG, n int) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		b := src.Uint64()
+		out[i] = float32(int32(b)) * 0x1p-30
+		if b>>60 == 0 {
+			out[i] = math.Float32frombits(uint32(b)) // anything
+		}
+	}
+	return out
+}
+
+// hashed adds to a hash, with one NaN for all.
+func hashed(h hash.Hash, x []float32) {
+	for _, v := range x {
+		b := math.Float32bits(v)
+		if v != v {
+			b = 0x7fc00000
+		}
+		h.Write(binary.LittleEndian.AppendUint32(nil, b))
+	}
+}
+
+func TestGolden(t *testing.T) {
+	ran := map[string]bool{}
+	for _, tier := range Tiers() {
+		ran[tier.Name] = true
+		got := map[string]string{}
+		h := sha256.New()
+		sum := func(name string) {
+			got[name] = hex.EncodeToString(h.Sum(nil)[:16])
+			h.Reset()
+		}
+		src := rand.NewPCG(9, 10)
+		var s Scratch
+		for i := range 24 {
+			m, n, k := 1+int(src.Uint64()%60), 1+int(src.Uint64()%80), 1+int(src.Uint64()%600)
+			g := Gemm{M: m, N: n, K: k, A: floats(src, m*k), B: floats(src, k*n), C: floats(src, m*n), LDA: k, LDB: n, LDC: n, LDR: n,
+				TransA: i&1 > 0, TransB: i&2 > 0, Load: i&4 > 0, Bias: floats(src, n), Act: Act(i % int(acts)), Residual: floats(src, m*n)}
+			if g.TransA {
+				g.LDA = m
+			}
+			if g.TransB {
+				g.LDB = k
+			}
+			if err := g.Check(); err != nil {
+				t.Fatal(err)
+			}
+			tier.Do(&g, 0, m, 0, n, &s)
+			hashed(h, g.C)
+		}
+		sum("gemm")
+		x, y := floats(src, 100_001), floats(src, 100_001)
+		dst := make([]float32, len(x))
+		for op, name := range [ones]string{Exp: "exp", Tanh: "tanh", GELU: "gelu", SiLU: "silu"} {
+			tier.Each(One(op), dst, x)
+			hashed(h, dst)
+			sum(name)
+		}
+		for op, name := range [twos]string{Add: "add", Mul: "mul", GELUGrad: "geluGrad", SiLUGrad: "siluGrad"} {
+			tier.Each2(Two(op), dst, x, y)
+			hashed(h, dst)
+			sum(name)
+		}
+		for name, want := range golden {
+			if got[name] != want {
+				t.Errorf("%s on %s: %s, want %s", name, tier.Name, got[name], want)
+			}
+		}
+		if len(got) != len(golden) {
+			t.Errorf("%d operations on %s, %d have a golden hash", len(got), tier.Name, len(golden))
+		}
+	}
+	for _, name := range []string{"avx512", "avx2"} {
+		if !ran[name] {
+			t.Logf("this machine does not run %s", name)
+		}
+	}
+}
