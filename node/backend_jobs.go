@@ -45,6 +45,8 @@ func jobError(err error) error {
 		return e
 	case errors.As(err, &busy):
 		return api.Busy(tasks.OriginBusy, busy.RetryAfter, "%v", err)
+	case errors.Is(err, market.ErrStalled):
+		return api.Unavailable("kith why tells what it waits for; kith doctor shows the disk", "%v", err)
 	case errors.Is(err, market.ErrTooLarge):
 		return api.Invalid("name large programs and inputs by CID", "%v", err)
 	case errors.Is(err, market.ErrNotOrigin):

@@ -60,6 +60,7 @@ func TestErrorsHaveTheirPlace(t *testing.T) {
 		{dataError, context.DeadlineExceeded, 503},
 		{dataError, plain, 0},
 		{jobError, market.ErrNoJob, 404},
+		{jobError, market.ErrStalled, 503},
 		{jobError, spec, 422},
 		{jobError, &market.BusyError{RetryAfter: 3 * time.Second}, 429},
 		{jobError, plain, 0},

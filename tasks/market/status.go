@@ -95,8 +95,9 @@ func (s *Service) Job(ctx context.Context, id tasks.JobID) (JobView, error) {
 // node: what became of it is not known here.
 func elsewhere(r wire.JobRecord) bool { return r.Forgotten && !r.State.Over() }
 
-// errStalled says that a job's last step can't be made durable for now.
-var errStalled = errors.New("the job waits until its last step can be written down")
+// ErrStalled says that a job's last step can't be made durable for now, and so that
+// what it came to can't be told yet.
+var ErrStalled = errors.New("the job waits until its last step can be written down")
 
 // durable locks the desk for a look at its machine when all that it knows is on
 // disk: what a reader was told must not be undone by a crash.
@@ -111,7 +112,7 @@ func (d *desk) durable(ctx context.Context) (unlock func(), err error) {
 		select {
 		case d.ahead <- struct{}{}:
 		case <-d.stall.begins():
-			return nil, errStalled
+			return nil, ErrStalled
 		case <-ctx.Done():
 			return nil, fmt.Errorf("its last step is not durable yet: %w", ctx.Err())
 		}
@@ -143,7 +144,7 @@ func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 		return v, nil
 	}
 	unlock, err := d.durable(ctx)
-	if w, ok := d.stall.why(); ok && errors.Is(err, errStalled) {
+	if w, ok := d.stall.why(); ok && errors.Is(err, ErrStalled) {
 		w.Tasks, v.Why = r.Tasks, []tasks.Wait{w}
 		return v, nil // what is on disk
 	}
