@@ -5,12 +5,13 @@ import (
 	"fmt"
 
 	"github.com/kith-mesh/kith/tensor"
+	"github.com/kith-mesh/kith/tensor/archive"
 	"github.com/kith-mesh/kith/tensor/safetensors"
 )
 
 func Example() {
 	var file bytes.Buffer
-	err := safetensors.Write(&file, map[string]string{"format": "pt"}, []safetensors.Source{
+	err := safetensors.Write(&file, map[string]string{"format": "pt"}, []archive.Source{
 		{Name: "mask", DType: tensor.Bool, Shape: []int{3}, Data: bytes.NewReader([]byte{1, 0, 1})},
 		{Name: "step", DType: tensor.I64, Data: bytes.NewReader([]byte{7, 0, 0, 0, 0, 0, 0, 0})},
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/kith-mesh/kith/tensor/archive"
 	"github.com/kith-mesh/kith/tensor/safetensors"
 )
 
@@ -22,7 +23,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var sources []safetensors.Source
+		var sources []archive.Source
 		total := int64(0)
 		for _, x := range file.Tensors() {
 			s, err := file.Section(x.Name)
@@ -33,7 +34,7 @@ func FuzzOpen(f *testing.F) {
 			if x.Offset < 8 || x.Offset+x.Length > int64(len(b)) {
 				t.Fatalf("%+v lies outside of %d bytes", x, len(b))
 			}
-			sources = append(sources, safetensors.Source{Name: x.Name, DType: x.DType, Shape: x.Shape, Data: safetensors.From(s)})
+			sources = append(sources, archive.Source{Name: x.Name, DType: x.DType, Shape: x.Shape, Data: archive.From(s)})
 		}
 		var header map[string]any
 		if err := json.Unmarshal(b[8:int64(len(b))-total], &header); err != nil {

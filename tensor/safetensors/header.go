@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/kith-mesh/kith/tensor/archive"
 )
 
 // scanner reads the JSON of a header: the few forms that the format has, and
@@ -17,8 +19,8 @@ type scanner struct {
 }
 
 // fail refuses what begins at an index of the header.
-func fail(at int, field, format string, args ...any) error {
-	return &Error{Field: field, Offset: lengthBytes + int64(at), Reason: fmt.Sprintf(format, args...)}
+func fail(at int, field, reason string, args ...any) error {
+	return &archive.Error{Format: format, Field: field, Offset: lengthBytes + int64(at), Reason: fmt.Sprintf(reason, args...)}
 }
 
 // peek skips white space and gives the next byte, 0 at the end.

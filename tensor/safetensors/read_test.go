@@ -13,6 +13,7 @@ import (
 	"testing/iotest"
 
 	"github.com/kith-mesh/kith/tensor"
+	"github.com/kith-mesh/kith/tensor/archive"
 	"github.com/kith-mesh/kith/tensor/safetensors"
 )
 
@@ -44,7 +45,7 @@ func TestOpen(t *testing.T) {
 		t.Errorf("names %q, want %q", got, want)
 	}
 	data := int64(8 + len(header))
-	for _, want := range []safetensors.Tensor{
+	for _, want := range []archive.Entry{
 		{Name: "d", DType: tensor.Bool, Shape: []int{2}, Offset: data, Length: 2},
 		{Name: "empty", DType: tensor.F64, Shape: []int{3, 0}, Offset: data + 2, Length: 0},
 		{Name: "a/b", DType: tensor.F32, Shape: []int{2, 1}, Offset: data + 2, Length: 8},
@@ -69,10 +70,10 @@ func TestOpen(t *testing.T) {
 	if got := fmt.Sprintf("%q", f.Metadata()); got != `map["a":"1" "b":"😀\n"]` {
 		t.Errorf("metadata %s", got)
 	}
-	if err := f.Read("x", nil); !errors.Is(err, safetensors.ErrNoTensor) {
+	if err := f.Read("x", nil); !errors.Is(err, archive.ErrNoTensor) {
 		t.Errorf("x: %v", err)
 	}
-	if _, err := f.Section("x"); !errors.Is(err, safetensors.ErrNoTensor) {
+	if _, err := f.Section("x"); !errors.Is(err, archive.ErrNoTensor) {
 		t.Errorf("x: %v", err)
 	}
 	if err := f.Read("c", make([]byte, 3)); err == nil || !strings.Contains(err.Error(), `"c" has 2 bytes, the buffer 3`) {
@@ -161,7 +162,7 @@ func TestRefused(t *testing.T) {
 		{one(`"dtype":"U8","shape":[2],"data_offsets":[0,2]`), 3, "data", 8 + 53 + 2, "1 bytes follow"},
 	} {
 		_, err := open(file(c.header, c.data))
-		var e *safetensors.Error
+		var e *archive.Error
 		if !errors.As(err, &e) {
 			t.Errorf("%.80s: %v", c.header, err)
 			continue
@@ -188,7 +189,7 @@ func TestHeaderLength(t *testing.T) {
 	for _, n := range []uint64{3, 100_000_000, 100_000_001, 1 << 62, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
 		b := append(binary.LittleEndian.AppendUint64(nil, n), "{}"...)
 		_, err := open(b)
-		var e *safetensors.Error
+		var e *archive.Error
 		if !errors.As(err, &e) || e.Field != "header length" || e.Offset != 0 || !strings.Contains(e.Reason, fmt.Sprint(n)) {
 			t.Errorf("%d: %v", n, err)
 		}

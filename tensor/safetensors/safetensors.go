@@ -10,8 +10,6 @@
 package safetensors
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/kith-mesh/kith/tensor"
@@ -24,28 +22,14 @@ const (
 	maxRank   = 64
 )
 
+// format names this package's files in errors.
+const format = "safetensors"
+
 // lengthBytes is what stands before the header.
 const lengthBytes = 8
 
 // metadataKey is the header's entry that is no tensor.
 const metadataKey = "__metadata__"
-
-// ErrNoTensor means that the file has no tensor of the name.
-var ErrNoTensor = errors.New("safetensors: no such tensor")
-
-// Error says which field of a file is refused, where it stands and why.
-type Error struct {
-	Field  string // such as: header length, or: tensor "w": shape
-	Offset int64  // of the field in the file, in bytes
-	Reason string
-	Err    error // what reading failed with, or nil
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("safetensors: %s at byte %d: %s", e.Field, e.Offset, e.Reason)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
 
 // dtypes are the element types that are supported, with the format's names, in
 // the order in which its own library lays tensors out: alignment descending.
@@ -75,13 +59,4 @@ func dtypeNames() string {
 		names[i] = t.name
 	}
 	return strings.Join(names, ", ")
-}
-
-// quote shows a name that a stranger chose, cut when it is long.
-func quote(name string) string {
-	const most = 80
-	if len(name) > most {
-		return fmt.Sprintf("%q and %d bytes more", name[:most], len(name)-most)
-	}
-	return fmt.Sprintf("%q", name)
 }

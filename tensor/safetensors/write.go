@@ -11,30 +11,15 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"github.com/kith-mesh/kith/tensor"
+	"github.com/kith-mesh/kith/tensor/archive"
 )
-
-// Source is a tensor to write.
-type Source struct {
-	Name  string
-	DType tensor.DType // no quantised one
-	Shape []int        // the last dimension is contiguous; empty for a scalar
-	Data  io.WriterTo  // writes the elements, little-endian; From makes one of a reader
-}
-
-// From gives the bytes that a reader has left as a Source's Data.
-func From(r io.Reader) io.WriterTo { return copier{r} }
-
-type copier struct{ r io.Reader }
-
-func (c copier) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, c.r) }
 
 // Write writes a file. The same tensors and metadata give the same bytes in
 // whatever order they come: tensors lie as the format's own library lays them
 // (by type, I64 first and BOOL last, then by name), metadata by key. Data is
 // streamed, and Write fails when it is longer or shorter than the shape takes;
 // what it has written then is no file.
-func Write(w io.Writer, metadata map[string]string, tensors []Source) error {
+func Write(w io.Writer, metadata map[string]string, tensors []archive.Source) error {
 	p, err := newPlan(metadata, tensors)
 	if err != nil {
 		return err
@@ -43,44 +28,17 @@ func Write(w io.Writer, metadata map[string]string, tensors []Source) error {
 		return fmt.Errorf("safetensors: write header: %w", err)
 	}
 	for _, s := range p.sources {
-		out := &exact{w: w, left: s.bytes}
-		_, err := s.Data.WriteTo(out)
-		if err == nil {
-			err = out.err
-		}
-		if err == nil && out.left > 0 {
-			err = fmt.Errorf("its data ends %d bytes short of the %d that %v of shape %v takes", out.left, s.bytes, s.DType, s.Shape)
-		}
-		if err != nil {
-			return fmt.Errorf("safetensors: write tensor %s: %w", quote(s.Name), err)
+		if err := s.Copy(w, s.bytes); err != nil {
+			return fmt.Errorf("safetensors: write tensor %s: %w", archive.Quote(s.Name), err)
 		}
 	}
 	return nil
 }
 
 // Size is how many bytes Write would write. It reads no Data.
-func Size(metadata map[string]string, tensors []Source) (int64, error) {
+func Size(metadata map[string]string, tensors []archive.Source) (int64, error) {
 	p, err := newPlan(metadata, tensors)
 	return p.size, err
-}
-
-// exact passes on so many bytes and refuses the rest.
-type exact struct {
-	w    io.Writer
-	left int64
-	err  error
-}
-
-func (e *exact) Write(b []byte) (n int, err error) {
-	switch {
-	case e.err != nil:
-	case int64(len(b)) > e.left:
-		e.err = fmt.Errorf("its data is longer than its shape takes, by %d bytes at least", int64(len(b))-e.left)
-	default:
-		n, e.err = e.w.Write(b)
-		e.left -= int64(n)
-	}
-	return n, e.err
 }
 
 // plan is a file but for its data.
@@ -91,17 +49,17 @@ type plan struct {
 }
 
 type sized struct {
-	Source
+	archive.Source
 	layout int
 	bytes  int64
 }
 
-func newPlan(metadata map[string]string, tensors []Source) (plan, error) {
+func newPlan(metadata map[string]string, tensors []archive.Source) (plan, error) {
 	p := plan{sources: make([]sized, len(tensors))}
 	for i, s := range tensors {
-		n, err := s.check()
+		n, err := check(&s)
 		if err != nil {
-			return plan{}, fmt.Errorf("safetensors: tensor %s: %w", quote(s.Name), err)
+			return plan{}, fmt.Errorf("safetensors: tensor %s: %w", archive.Quote(s.Name), err)
 		}
 		p.sources[i] = sized{s, layout(s.DType), n}
 	}
@@ -111,17 +69,17 @@ func newPlan(metadata map[string]string, tensors []Source) (plan, error) {
 	seen := make(map[string]bool, len(tensors))
 	for _, s := range p.sources {
 		if seen[s.Name] {
-			return plan{}, fmt.Errorf("safetensors: two tensors are named %s", quote(s.Name))
+			return plan{}, fmt.Errorf("safetensors: two tensors are named %s", archive.Quote(s.Name))
 		}
 		seen[s.Name] = true
 		if s.bytes > math.MaxInt64/2-p.size {
-			return plan{}, fmt.Errorf("safetensors: tensor %s: the tensors take more bytes than a file can have", quote(s.Name))
+			return plan{}, fmt.Errorf("safetensors: tensor %s: the tensors take more bytes than a file can have", archive.Quote(s.Name))
 		}
 		p.size += s.bytes
 	}
 	for key, value := range metadata {
 		if !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return plan{}, fmt.Errorf("safetensors: metadata %s is not UTF-8", quote(key))
+			return plan{}, fmt.Errorf("safetensors: metadata %s is not UTF-8", archive.Quote(key))
 		}
 	}
 	p.head = header(metadata, p.sources)
@@ -132,7 +90,7 @@ func newPlan(metadata map[string]string, tensors []Source) (plan, error) {
 	return p, nil
 }
 
-func (s *Source) check() (bytes int64, err error) {
+func check(s *archive.Source) (bytes int64, err error) {
 	switch {
 	case s.Name == metadataKey:
 		return 0, fmt.Errorf("the format keeps this name for its metadata")
@@ -142,11 +100,8 @@ func (s *Source) check() (bytes int64, err error) {
 		return 0, fmt.Errorf("the format has no %v; there are %s", s.DType, dtypeNames())
 	case len(s.Shape) > maxRank:
 		return 0, fmt.Errorf("it has %d dimensions, at most %d are written", len(s.Shape), maxRank)
-	case s.Data == nil:
-		return 0, fmt.Errorf("it has no Data")
 	}
-	n, err := s.DType.Bytes(s.Shape)
-	return int64(n), err
+	return s.Bytes()
 }
 
 // header makes the length and the JSON, padded by spaces to a multiple of 8.

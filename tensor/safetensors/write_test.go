@@ -13,14 +13,15 @@ import (
 	"testing/iotest"
 
 	"github.com/kith-mesh/kith/tensor"
+	"github.com/kith-mesh/kith/tensor/archive"
 	"github.com/kith-mesh/kith/tensor/safetensors"
 )
 
-func source(name string, d tensor.DType, data string, shape ...int) safetensors.Source {
-	return safetensors.Source{Name: name, DType: d, Shape: shape, Data: strings.NewReader(data)}
+func source(name string, d tensor.DType, data string, shape ...int) archive.Source {
+	return archive.Source{Name: name, DType: d, Shape: shape, Data: strings.NewReader(data)}
 }
 
-func write(metadata map[string]string, s ...safetensors.Source) ([]byte, error) {
+func write(metadata map[string]string, s ...archive.Source) ([]byte, error) {
 	var b bytes.Buffer
 	err := safetensors.Write(&b, metadata, s)
 	return b.Bytes(), err
@@ -33,14 +34,14 @@ func TestWriteAsTheLibrary(t *testing.T) {
 	const six = "\x00\x00\x00\x00\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x40\x40\x00\x00\x80\x40\x00\x00\xa0\x40"
 	for _, c := range []struct {
 		metadata map[string]string
-		sources  []safetensors.Source
+		sources  []archive.Source
 		want     string
 	}{
 		{nil, nil, "\x08\x00\x00\x00\x00\x00\x00\x00{}      "},
 		{map[string]string{"framework": "pt"}, nil, "\x28\x00\x00\x00\x00\x00\x00\x00" + `{"__metadata__":{"framework":"pt"}}     `},
-		{nil, []safetensors.Source{source("attn.0", tensor.F32, six, 1, 2, 3)},
+		{nil, []archive.Source{source("attn.0", tensor.F32, six, 1, 2, 3)},
 			"\x40\x00\x00\x00\x00\x00\x00\x00" + `{"attn.0":{"dtype":"F32","shape":[1,2,3],"data_offsets":[0,24]}}` + six},
-		{nil, []safetensors.Source{source("attn0", tensor.F32, six, 1, 1, 2, 3)},
+		{nil, []archive.Source{source("attn0", tensor.F32, six, 1, 1, 2, 3)},
 			"\x48\x00\x00\x00\x00\x00\x00\x00" + `{"attn0":{"dtype":"F32","shape":[1,1,2,3],"data_offsets":[0,24]}}       ` + six},
 		{map[string]string{"b": "\x00\x1f\b\t\n\v\f\r\x7f", "a": `"\/<>&é` + "\u2028"}, nil, "\x50\x00\x00\x00\x00\x00\x00\x00" +
 			`{"__metadata__":{"a":"\"\\/<>&é` + "\u2028" + `","b":"\u0000\u001f\b\t\n\u000b\f\r` + "\x7f" + `"}}      `},
@@ -54,7 +55,7 @@ func TestWriteAsTheLibrary(t *testing.T) {
 
 func TestWriteOrder(t *testing.T) {
 	types := []tensor.DType{tensor.I64, tensor.F64, tensor.F32, tensor.I32, tensor.BF16, tensor.F16, tensor.I16, tensor.I8, tensor.U8, tensor.Bool}
-	var all []safetensors.Source
+	var all []archive.Source
 	var want []string
 	data := map[string]string{}
 	rnd := rand.New(rand.NewSource(1))
@@ -113,31 +114,31 @@ func (c chunks) WriteTo(w io.Writer) (n int64, err error) {
 }
 
 func TestWriteRefused(t *testing.T) {
-	of := func(s safetensors.Source, data io.WriterTo) safetensors.Source {
+	of := func(s archive.Source, data io.WriterTo) archive.Source {
 		s.Data = data
 		return s
 	}
 	w := source("w", tensor.I16, "", 2)
-	endless := safetensors.From(io.LimitReader(zeros{}, math.MaxInt64))
+	endless := archive.From(io.LimitReader(zeros{}, math.MaxInt64))
 	for _, c := range []struct {
-		sources  []safetensors.Source
+		sources  []archive.Source
 		metadata map[string]string
 		want     string
 	}{
-		{[]safetensors.Source{of(w, chunks{"ab", "c"})}, nil, `write tensor "w": its data ends 1 bytes short of the 4 that i16 of shape [2] takes`},
-		{[]safetensors.Source{of(w, chunks{"ab", "cde", "f"})}, nil, "longer than its shape takes, by 1 bytes at least"},
-		{[]safetensors.Source{of(w, endless)}, nil, "longer than its shape takes"},
-		{[]safetensors.Source{of(w, safetensors.From(iotest.ErrReader(io.ErrClosedPipe)))}, nil, io.ErrClosedPipe.Error()},
-		{[]safetensors.Source{of(w, nil)}, nil, "no Data"},
-		{[]safetensors.Source{source("__metadata__", tensor.U8, "a", 1)}, nil, "keeps this name"},
-		{[]safetensors.Source{source("\xff", tensor.U8, "a", 1)}, nil, "not UTF-8"},
-		{[]safetensors.Source{source("q", tensor.Q8_0, "", 32)}, nil, "the format has no q8_0; there are I64"},
-		{[]safetensors.Source{source("q", 0, "", 32)}, nil, "the format has no dtype(0)"},
-		{[]safetensors.Source{source("w", tensor.U8, "a", 1), source("w", tensor.I8, "a", 1)}, nil, `two tensors are named "w"`},
-		{[]safetensors.Source{source("w", tensor.U8, "", make([]int, 65)...)}, nil, "65 dimensions"},
-		{[]safetensors.Source{source("w", tensor.U8, "", -1)}, nil, "negative"},
-		{[]safetensors.Source{source("w", tensor.U8, "", math.MaxInt, 2)}, nil, "more elements"},
-		{[]safetensors.Source{source("v", tensor.U8, "", math.MaxInt/2), source("w", tensor.U8, "", math.MaxInt/2)}, nil, `"w": the tensors take more bytes`},
+		{[]archive.Source{of(w, chunks{"ab", "c"})}, nil, `write tensor "w": its data ends 1 bytes short of the 4 that i16 of shape [2] takes`},
+		{[]archive.Source{of(w, chunks{"ab", "cde", "f"})}, nil, "longer than its shape takes, by 1 bytes at least"},
+		{[]archive.Source{of(w, endless)}, nil, "longer than its shape takes"},
+		{[]archive.Source{of(w, archive.From(iotest.ErrReader(io.ErrClosedPipe)))}, nil, io.ErrClosedPipe.Error()},
+		{[]archive.Source{of(w, nil)}, nil, "no Data"},
+		{[]archive.Source{source("__metadata__", tensor.U8, "a", 1)}, nil, "keeps this name"},
+		{[]archive.Source{source("\xff", tensor.U8, "a", 1)}, nil, "not UTF-8"},
+		{[]archive.Source{source("q", tensor.Q8_0, "", 32)}, nil, "the format has no q8_0; there are I64"},
+		{[]archive.Source{source("q", 0, "", 32)}, nil, "the format has no dtype(0)"},
+		{[]archive.Source{source("w", tensor.U8, "a", 1), source("w", tensor.I8, "a", 1)}, nil, `two tensors are named "w"`},
+		{[]archive.Source{source("w", tensor.U8, "", make([]int, 65)...)}, nil, "65 dimensions"},
+		{[]archive.Source{source("w", tensor.U8, "", -1)}, nil, "negative"},
+		{[]archive.Source{source("w", tensor.U8, "", math.MaxInt, 2)}, nil, "more elements"},
+		{[]archive.Source{source("v", tensor.U8, "", math.MaxInt/2), source("w", tensor.U8, "", math.MaxInt/2)}, nil, `"w": the tensors take more bytes`},
 		{nil, map[string]string{"k": "\xff"}, `metadata "k" is not UTF-8`},
 		{nil, map[string]string{"k": strings.Repeat(" ", safetensors.MaxHeader)}, "the format allows 100000000"},
 	} {
@@ -148,7 +149,7 @@ func TestWriteRefused(t *testing.T) {
 	if err := safetensors.Write(failing{}, nil, nil); !errors.Is(err, io.ErrShortWrite) {
 		t.Error(err)
 	}
-	if _, err := safetensors.Size(nil, []safetensors.Source{of(w, nil)}); err == nil {
+	if _, err := safetensors.Size(nil, []archive.Source{of(w, nil)}); err == nil {
 		t.Error("Size takes what Write refuses")
 	}
 }
