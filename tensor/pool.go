@@ -211,3 +211,21 @@ func (p *Pool) run(j job, parts int) {
 	}
 	p.job = nil
 }
+
+// spendJob is what a core can do, on each.
+type spendJob struct {
+	tier   *kernel.Tier
+	rounds int
+}
+
+func (j *spendJob) part(int, *kernel.Scratch) { j.tier.Spend(j.rounds) }
+
+// Spend does rounds of multiply-adds on registers, on each thread, and says how
+// many operations that was: timed, it is the peak that products are held to.
+func (p *Pool) Spend(rounds int) (flops float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	threads := len(p.workers) + 1
+	p.run(&spendJob{p.tier, rounds}, threads)
+	return float64(threads) * p.tier.Flops(rounds)
+}

@@ -13,6 +13,7 @@ func pack(ctx *build.Context) {
 	for _, set := range []isa{avx2, avx512} {
 		turn(ctx, set)
 		line(ctx, set)
+		flop(ctx, set)
 	}
 }
 
@@ -110,6 +111,28 @@ func line(ctx *build.Context, set isa) {
 	ctx.DECQ(n)
 	ctx.JNZ(operand.LabelRef("loop"))
 	ctx.Label("done")
+	ctx.VZEROUPPER()
+	ctx.RET()
+}
+
+// flop writes a loop of independent chains of multiply-adds on registers: what a core can do.
+func flop(ctx *build.Context, set isa) {
+	chains := 2 * set.rows
+	begin(ctx, "flop"+set.name, "func(n int)", fmt.Sprintf("flop%s does n times %d fused multiply-adds of %d lanes.", set.name, chains, set.bytes/4))
+	n := ctx.Load(ctx.Param("n"), ctx.GP64())
+	x := set.reg(ctx)
+	set.zero(ctx, x)
+	acc := make([]reg.Register, chains)
+	for i := range acc {
+		acc[i] = set.reg(ctx)
+		set.zero(ctx, acc[i])
+	}
+	ctx.Label("loop")
+	for _, a := range acc {
+		ctx.VFMADD231PS(x, x, a)
+	}
+	ctx.DECQ(n)
+	ctx.JGT(operand.LabelRef("loop"))
 	ctx.VZEROUPPER()
 	ctx.RET()
 }

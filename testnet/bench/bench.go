@@ -114,7 +114,7 @@ type Bench struct {
 }
 
 // All are the benches that there are.
-func All() []Bench { return []Bench{blocks, dispatch, idle} }
+func All() []Bench { return []Bench{blocks, dispatch, idle, kernels} }
 
 // ErrUnknown names a bench or a case that does not exist.
 var ErrUnknown = errors.New("unknown bench")

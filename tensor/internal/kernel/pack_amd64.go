@@ -15,6 +15,11 @@ func turnAVX2(dst *float32, src *float32, dstStride int, srcStride int, fours in
 //go:noescape
 func lineAVX2(dst *float32, src *float32, dstStride int, srcStride int, n int)
 
+// flopAVX2 does n times 12 fused multiply-adds of 8 lanes.
+//
+//go:noescape
+func flopAVX2(n int)
+
 // turnAVX512 writes 16 rows of 4 x fours columns as columns. Strides are in bytes;
 // a stride of dst under 64 makes lines overlap, of which the later wins.
 //
@@ -25,3 +30,8 @@ func turnAVX512(dst *float32, src *float32, dstStride int, srcStride int, fours 
 //
 //go:noescape
 func lineAVX512(dst *float32, src *float32, dstStride int, srcStride int, n int)
+
+// flopAVX512 does n times 28 fused multiply-adds of 16 lanes.
+//
+//go:noescape
+func flopAVX512(n int)

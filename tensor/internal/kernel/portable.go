@@ -1,11 +1,14 @@
 package kernel
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // portable is plain Go, for machines without a tier of their own, and what the
 // others are compared with.
 func portable() *Tier {
-	t := &Tier{Name: "portable", lanes: 4, rows: 4, depth: 256, tall: 128, turn: turnPortable, line: linePortable, tile: []tileFunc{nil}}
+	t := &Tier{Name: "portable", lanes: 4, rows: 4, depth: 256, tall: 128, turn: turnPortable, line: linePortable, flop: flopPortable, chains: 1, tile: []tileFunc{nil}}
 	for op, f := range onesPortable {
 		t.ones[op] = func(n int, dst, x *float32) {
 			to := at(dst, 0, n)
@@ -66,4 +69,14 @@ func linePortable(dst, src *float32, dstStride, srcStride, n int) {
 	for i := range n {
 		copy(at(dst, i*dstStride, 8), at(src, i*srcStride, 8))
 	}
+}
+
+func flopPortable(n int) {
+	var acc [4]float32
+	for range n {
+		for i := range acc {
+			acc[i] = FMA(acc[i], 0, 1)
+		}
+	}
+	runtime.KeepAlive(acc)
 }

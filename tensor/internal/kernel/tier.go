@@ -26,6 +26,10 @@ type Tier struct {
 	// line copies n lines as wide as a tile.
 	line func(dst, src *float32, dstStride, srcStride, n int)
 
+	// flop does n times chains multiply-adds on whole registers.
+	flop   func(n int)
+	chains int
+
 	ones [ones]func(n int, dst, x *float32)
 	twos [twos]func(n int, dst, x, y *float32)
 }
@@ -62,3 +66,11 @@ func pick(name string) (*Tier, error) {
 
 // Spin waits for some n pauses of a thread that expects something at once.
 func Spin(n int) { spin(n) }
+
+// Spend does rounds of multiply-adds on registers, for nothing.
+func (t *Tier) Spend(rounds int) { t.flop(rounds) }
+
+// Flops is how many operations Spend does, a multiply-add being two.
+func (t *Tier) Flops(rounds int) float64 {
+	return 2 * float64(rounds) * float64(t.chains) * float64(t.lanes)
+}
