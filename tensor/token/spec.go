@@ -95,8 +95,16 @@ func build(s spec) (*Tokenizer, error) {
 	}
 	t := &Tokenizer{spec: s, ids: make(map[string]ID, len(s.pieces)), special: map[string]ID{}}
 	plain, all := map[string]ID{}, map[string]ID{}
+	seen := make(map[string]ID, len(s.pieces)) // as files spell them
 	for i, p := range s.pieces {
 		id := ID(i)
+		if p.kind != hole {
+			text := s.written(id)
+			if other, ok := seen[text]; ok {
+				return nil, fmt.Errorf("tokens %d and %d are both written %q", other, id, text)
+			}
+			seen[text] = id
+		}
 		if !utf8.ValidString(p.text) && !(s.byteLevel && p.kind == normal) {
 			return nil, fmt.Errorf("token %d is %q, which is not UTF-8", id, p.text)
 		}
@@ -105,16 +113,13 @@ func build(s spec) (*Tokenizer, error) {
 			if p.text == "" {
 				return nil, fmt.Errorf("token %d is empty", id)
 			}
-			if other, ok := t.ids[p.text]; ok {
-				return nil, fmt.Errorf("tokens %d and %d are both %q", other, id, p.text)
+			if _, ok := byteName(p.text); ok && s.byteFallback {
+				return nil, unsupported("token %d, %q, which is named as a byte but is none,", id, p.text)
 			}
 			t.ids[p.text] = id
 		case control, user, unknown:
 			if p.text == "" || len(p.text) > maxSpecial {
 				return nil, fmt.Errorf("added token %d has %d bytes, want 1 to %d", id, len(p.text), maxSpecial)
-			}
-			if other, ok := all[p.text]; ok {
-				return nil, fmt.Errorf("added tokens %d and %d are both %q", other, id, p.text)
 			}
 			all[p.text] = id
 			if p.kind == user {
@@ -151,8 +156,8 @@ func (t *Tokenizer) CID() string {
 	return "b" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(cid))
 }
 
-// File is the tokenizer in its canonical form, a Hugging Face tokenizer.json.
-// The caller must not change it.
+// File is the tokenizer in its canonical form, a Hugging Face tokenizer.json,
+// which ParseFile reads back. The caller must not change it.
 func (t *Tokenizer) File() []byte { return t.file() }
 
 // WithEnds gives the same tokenizer with other BOS and EOS tokens, which must be

@@ -255,7 +255,7 @@ func TestSplitters(t *testing.T) {
 		}
 	}
 	rng := rand.New(rand.NewSource(1))
-	for range 20000 {
+	for range 5000 {
 		var text strings.Builder
 		for range rng.Intn(9) {
 			text.WriteString(bits[rng.Intn(len(bits))])

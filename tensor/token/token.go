@@ -180,7 +180,7 @@ func (t *Tokenizer) Decode(ids []ID) ([]byte, error) {
 		}
 		from, k := len(out), t.pieces[id].kind
 		out = t.appendBytes(out, id)
-		if start && k == normal && out[from] == ' ' {
+		if start && (k == normal || k == user && t.space.early) && out[from] == ' ' {
 			out = append(out[:from], out[from+1:]...)
 		}
 		if t.space.prefix == prefixAlways {

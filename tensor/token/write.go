@@ -138,15 +138,30 @@ func sequence(kind, member string, parts []string) string {
 	return `{"type": "` + kind + `", "` + member + `": [` + strings.Join(parts, ", ") + `]}`
 }
 
+// plain reports whether normalizers can say it, as Llama 2's file does: Metaspace
+// puts no space before text that begins with one.
+func (p spaces) plain() bool {
+	return p.escape && !p.split && !p.unless && p.prefix != prefixFirst
+}
+
 func (s *spec) normalizerJSON() string {
 	var parts []string
 	if s.nfc {
 		parts = append(parts, `{"type": "NFC"}`)
 	}
+	if s.space.plain() {
+		if s.space.prefix == prefixAlways {
+			parts = append(parts, `{"type": "Prepend", "prepend": "`+meta+`"}`)
+		}
+		parts = append(parts, `{"type": "Replace", "pattern": {"String": " "}, "content": "`+meta+`"}`)
+	}
 	return sequence("Sequence", "normalizers", parts)
 }
 
 func (s *spec) preTokenizerJSON() string {
+	if s.space.plain() {
+		return "null"
+	}
 	if s.space.escape {
 		scheme := [...]string{prefixNever: "never", prefixFirst: "first", prefixAlways: "always"}[s.space.prefix]
 		return `{"type": "Metaspace", "replacement": "` + meta + `", "prepend_scheme": "` + scheme + `", "split": ` + strconv.FormatBool(s.space.split) + `}`
@@ -295,6 +310,36 @@ func (w *writer) own(s *spec) {
 			w.key(e.name)
 			w.number(e.id)
 		}
+	}
+	for _, e := range []struct {
+		name string
+		is   bool
+	}{{"trim", s.space.trim}, {"early", s.space.early}, {"prefix_before_space", s.space.prefix != prefixNever && !s.space.unless && !s.space.plain()}} {
+		if e.is {
+			w.member(e.name, "true")
+		}
+	}
+	var idle, ties []string
+	for i, p := range s.pieces {
+		if p.kind == unused {
+			idle = append(idle, strconv.Itoa(i))
+		}
+	}
+	shared := false
+	for i := 0; i < len(s.joins); {
+		n := 1
+		for i+n < len(s.joins) && s.joins[i+n].rank == s.joins[i].rank {
+			n++
+		}
+		ties = append(ties, strconv.Itoa(n))
+		shared = shared || n > 1
+		i += n
+	}
+	if len(idle) > 0 {
+		w.member("unused", "["+strings.Join(idle, ",")+"]")
+	}
+	if shared {
+		w.member("merge_ties", "["+strings.Join(ties, ",")+"]")
 	}
 	w.close('}')
 }
