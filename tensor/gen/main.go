@@ -1,10 +1,11 @@
-// Command gen writes the amd64 assembly of tensor/internal/kernel. Run it from
+// Command gen writes the assembly of tensor/internal/kernel. Run it from
 // there by go generate; what it writes is committed.
 //
-//	gen PART FOLDER    writes PART_amd64.s and PART_amd64.go
+//	gen PART FOLDER    writes PART_amd64.s and PART_amd64.go; of neon, for arm64
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,8 +26,8 @@ var parts = map[string]func(*build.Context){
 }
 
 func main() {
-	if len(os.Args) != 3 || parts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: gen each|gemm|pack|spin FOLDER")
+	if len(os.Args) != 3 || parts[os.Args[1]] == nil && os.Args[1] != "neon" {
+		fmt.Fprintln(os.Stderr, "usage: gen each|gemm|neon|pack|spin FOLDER")
 		os.Exit(2)
 	}
 	if err := write(os.Args[1], os.Args[2]); err != nil {
@@ -36,6 +37,11 @@ func main() {
 }
 
 func write(part, folder string) error {
+	if part == "neon" {
+		asm, stubs := neon()
+		return errors.Join(os.WriteFile(filepath.Join(folder, "neon_arm64.s"), []byte(asm), 0o644),
+			os.WriteFile(filepath.Join(folder, "neon_arm64.go"), []byte(stubs), 0o644))
+	}
 	ctx := build.NewContext()
 	ctx.ConstraintExpr("amd64")
 	parts[part](ctx)

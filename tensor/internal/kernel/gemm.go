@@ -159,8 +159,11 @@ func (t *Tier) packA(g *Gemm, i0, i1, rows, k0, k1 int, dst []float32) {
 			}
 			continue
 		}
-		if i+t.lanes <= g.M {
-			t.turn(&dst[0], &g.A[i*g.LDA+k], 4*rows, 4*g.LDA, deep/4)
+		// The last group first: what its lines spill is the first one's.
+		if groups := (rows + t.lanes - 1) / t.lanes; i+groups*t.lanes <= g.M {
+			for r := (groups - 1) * t.lanes; r >= 0; r -= t.lanes {
+				t.turn(&dst[r], &g.A[(i+r)*g.LDA+k], 4*rows, 4*g.LDA, deep/4)
+			}
 			k += deep &^ 3
 		}
 		for r := range n {

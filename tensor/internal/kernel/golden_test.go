@@ -93,7 +93,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%d operations on %s, %d have a golden hash", len(got), tier.Name, len(golden))
 		}
 	}
-	for _, name := range []string{"avx512", "avx2"} {
+	for _, name := range []string{"avx512", "avx2", "neon"} {
 		if !ran[name] {
 			t.Logf("this machine does not run %s", name)
 		}
