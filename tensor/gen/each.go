@@ -12,15 +12,7 @@ import (
 // each writes the loops over elements.
 func each(ctx *build.Context) {
 	consts := map[uint32]operand.Mem{}
-	tails := ctx.StaticGlobal("tails") // AVX2's masks: eight lanes on, eight off
-	ctx.DataAttributes(attr.RODATA | attr.NOPTR)
-	for i := range 16 {
-		on := operand.U32(0)
-		if i < 8 {
-			on = ^on
-		}
-		ctx.AddDatum(4*i, on)
-	}
+	tails := tailMasks(ctx)
 	for _, set := range []isa{avx2, avx512} {
 		v := vec{ctx, set, consts}
 		one := func(name, doc string, f func(reg.Register) reg.Register) {
@@ -38,6 +30,41 @@ func each(ctx *build.Context) {
 		two("add", "x + y", func(x, y reg.Register) reg.Register { return v.add(x, y) })
 		two("mul", "x y", func(x, y reg.Register) reg.Register { return v.mul(x, y) })
 	}
+}
+
+// tailMasks are eight lanes on, then eight off, for AVX2.
+func tailMasks(ctx *build.Context) operand.Mem {
+	tails := ctx.StaticGlobal("tails")
+	ctx.DataAttributes(attr.RODATA | attr.NOPTR)
+	for i := range 16 {
+		on := operand.U32(0)
+		if i < 8 {
+			on = ^on
+		}
+		ctx.AddDatum(4*i, on)
+	}
+	return tails
+}
+
+// tailMask has the first n lanes on.
+func (v vec) tailMask(n reg.Register) reg.Register {
+	ones, k := v.GP64(), v.K()
+	v.MOVQ(operand.U32(1), ones)
+	v.SHLXQ(n, ones, ones)
+	v.DECQ(ones)
+	v.KMOVW(ones.As32(), k)
+	return k
+}
+
+// tailVector is tailMask for AVX2.
+func (v vec) tailVector(n reg.Register, tails operand.Mem) reg.Register {
+	at, bytes, mask := v.GP64(), v.GP64(), v.YMM()
+	v.LEAQ(tails.Offset(32), at)
+	v.MOVQ(n, bytes)
+	v.SHLQ(operand.U8(2), bytes)
+	v.SUBQ(bytes, at)
+	v.VMOVUPS(operand.Mem{Base: at}, mask)
+	return mask
 }
 
 // loop writes a function over n elements of so many inputs. What is left after
@@ -74,11 +101,7 @@ func (v vec) loop(name, doc string, tails operand.Mem, inputs int, f func([]reg.
 	v.JZ(operand.LabelRef("done"))
 	x = nil
 	if v.bytes == 64 {
-		ones, k := v.GP64(), v.K()
-		v.MOVQ(operand.U32(1), ones)
-		v.SHLXQ(n, ones, ones)
-		v.DECQ(ones)
-		v.KMOVW(ones.As32(), k)
+		k := v.tailMask(n)
 		for _, p := range in {
 			r := v.new()
 			v.VMOVUPS_Z(operand.Mem{Base: p}, k, r)
@@ -86,11 +109,7 @@ func (v vec) loop(name, doc string, tails operand.Mem, inputs int, f func([]reg.
 		}
 		v.VMOVUPS(f(x), k, operand.Mem{Base: dst})
 	} else {
-		at, mask := v.GP64(), v.YMM()
-		v.LEAQ(tails.Offset(32), at)
-		v.SHLQ(operand.U8(2), n)
-		v.SUBQ(n, at)
-		v.VMOVUPS(operand.Mem{Base: at}, mask)
+		mask := v.tailVector(n, tails)
 		for _, p := range in {
 			r := v.new()
 			v.VMASKMOVPS(operand.Mem{Base: p}, mask, r)

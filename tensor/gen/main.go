@@ -19,15 +19,16 @@ import (
 )
 
 var parts = map[string]func(*build.Context){
-	"each": each,
-	"gemm": gemm,
-	"pack": pack,
-	"spin": spin,
+	"each":   each,
+	"gemm":   gemm,
+	"pack":   pack,
+	"reduce": reduce,
+	"spin":   spin,
 }
 
 func main() {
 	if len(os.Args) != 3 || parts[os.Args[1]] == nil && os.Args[1] != "neon" {
-		fmt.Fprintln(os.Stderr, "usage: gen each|gemm|neon|pack|spin FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: gen each|gemm|neon|pack|reduce|spin FOLDER")
 		os.Exit(2)
 	}
 	if err := write(os.Args[1], os.Args[2]); err != nil {

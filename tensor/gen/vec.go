@@ -20,6 +20,18 @@ type vec struct {
 
 func (v vec) new() reg.Register { return v.isa.reg(v.Context) }
 
+// like is a new register as wide as another.
+func (v vec) like(a reg.Register) reg.Register {
+	switch a.Size() {
+	case 64:
+		return v.ZMM()
+	case 32:
+		return v.YMM()
+	default:
+		return v.XMM()
+	}
+}
+
 // bits is a constant, as an operand.
 func (v vec) bits(b uint32) operand.Mem {
 	m, ok := v.consts[b]
@@ -44,7 +56,7 @@ func (v vec) load(m operand.Mem) reg.Register {
 }
 
 func (v vec) add(a reg.Register, b operand.Op) reg.Register {
-	r := v.new()
+	r := v.like(a)
 	v.VADDPS(b, a, r)
 	return r
 }

@@ -32,6 +32,12 @@ type Tier struct {
 
 	ones [ones]func(n int, dst, x *float32)
 	twos [twos]func(n int, dst, x, y *float32)
+
+	sum    func(n int, x *float32) float32
+	max    func(n int, x *float32) float32
+	dot    func(n int, x, y *float32) float32
+	spread func(n int, x *float32, c float32) float32
+	expSum func(n int, dst, x *float32, c float32) float32
 }
 
 type tileFunc func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
