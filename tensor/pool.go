@@ -22,6 +22,7 @@ type Pool struct {
 	workers []*worker
 	own     kernel.Scratch // the caller's
 	gemm    gemmJob
+	rows    rowJob
 
 	job   job
 	parts int64

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
@@ -15,21 +16,33 @@ func each(ctx *build.Context) {
 	tails := tailMasks(ctx)
 	for _, set := range []isa{avx2, avx512} {
 		v := vec{ctx, set, consts}
-		one := func(name, doc string, f func(reg.Register) reg.Register) {
-			v.loop(name, doc, tails, 1, func(x []reg.Register) reg.Register { return f(x[0]) })
+		for _, l := range []loop{
+			{"exp", "e^x", []string{"x"}, nil, func(x, _ []reg.Register) reg.Register { return v.exp(x[0]) }},
+			{"tanh", "tanh x", []string{"x"}, nil, func(x, _ []reg.Register) reg.Register { return v.tanh(x[0]) }},
+			{"gelu", "GELU of x", []string{"x"}, nil, func(x, _ []reg.Register) reg.Register { return v.gelu(x[0]) }},
+			{"silu", "x / (1 + e^-x)", []string{"x"}, nil, func(x, _ []reg.Register) reg.Register { return v.silu(x[0]) }},
+			{"geluGrad", "y times GELU' of x", []string{"x", "y"}, nil, func(x, _ []reg.Register) reg.Register { return v.geluGrad(x[0], x[1]) }},
+			{"siluGrad", "y times silu' of x", []string{"x", "y"}, nil, func(x, _ []reg.Register) reg.Register { return v.siluGrad(x[0], x[1]) }},
+			{"add", "x + y", []string{"x", "y"}, nil, func(x, _ []reg.Register) reg.Register { return v.add(x[0], x[1]) }},
+			{"mul", "x y", []string{"x", "y"}, nil, func(x, _ []reg.Register) reg.Register { return v.mul(x[0], x[1]) }},
+			{"scale", "x s", []string{"x"}, []string{"s"}, func(x, s []reg.Register) reg.Register { return v.mul(x[0], s[0]) }},
+			{"divide", "x / s", []string{"x"}, []string{"s"}, func(x, s []reg.Register) reg.Register { return v.div(x[0], s[0]) }},
+			{"addScaled", "x s + y", []string{"x", "y"}, []string{"s"}, func(x, s []reg.Register) reg.Register { return v.fma(x[0], s[0], x[1]) }},
+			{"affine", "(x-c) s w + b", []string{"x", "w", "b"}, []string{"c", "s"}, func(x, s []reg.Register) reg.Register {
+				return v.fma(v.mul(v.sub(x[0], s[0]), s[1]), x[1], x[2])
+			}},
+			{"weigh", "x s w", []string{"x", "w"}, []string{"s"}, func(x, s []reg.Register) reg.Register { return v.mul(v.mul(x[0], s[0]), x[1]) }},
+		} {
+			v.loop(l, tails)
 		}
-		two := func(name, doc string, f func(x, y reg.Register) reg.Register) {
-			v.loop(name, doc, tails, 2, func(x []reg.Register) reg.Register { return f(x[0], x[1]) })
-		}
-		one("exp", "e^x", v.exp)
-		one("tanh", "tanh x", v.tanh)
-		one("gelu", "GELU of x", v.gelu)
-		one("silu", "x / (1 + e^-x)", v.silu)
-		two("geluGrad", "y times GELU' of x", v.geluGrad)
-		two("siluGrad", "y times silu' of x", v.siluGrad)
-		two("add", "x + y", func(x, y reg.Register) reg.Register { return v.add(x, y) })
-		two("mul", "x y", func(x, y reg.Register) reg.Register { return v.mul(x, y) })
 	}
+}
+
+// loop is a function of each element of some vectors, and of some numbers.
+type loop struct {
+	name, doc        string
+	vectors, scalars []string
+	f                func(x, s []reg.Register) reg.Register
 }
 
 // tailMasks are eight lanes on, then eight off, for AVX2.
@@ -44,6 +57,17 @@ func tailMasks(ctx *build.Context) operand.Mem {
 		ctx.AddDatum(4*i, on)
 	}
 	return tails
+}
+
+// number is a float32 argument in each lane.
+func (v vec) number(name string) reg.Register {
+	at, err := v.Param(name).Resolve()
+	if err != nil {
+		panic(err) // it stands in the signature
+	}
+	r := v.new()
+	v.VBROADCASTSS(at.Addr, r)
+	return r
 }
 
 // tailMask has the first n lanes on.
@@ -67,21 +91,25 @@ func (v vec) tailVector(n reg.Register, tails operand.Mem) reg.Register {
 	return mask
 }
 
-// loop writes a function over n elements of so many inputs. What is left after
-// whole registers is done under a mask.
-func (v vec) loop(name, doc string, tails operand.Mem, inputs int, f func([]reg.Register) reg.Register) {
-	args := "dst, x"
-	if inputs == 2 {
-		args += ", y"
+// loop writes a function over n elements. What is left after whole registers is
+// done under a mask.
+func (v vec) loop(l loop, tails operand.Mem) {
+	args := "dst, " + strings.Join(l.vectors, ", ") + " *float32"
+	if len(l.scalars) > 0 {
+		args += ", " + strings.Join(l.scalars, ", ") + " float32"
 	}
-	name += v.name
-	begin(v.Context, name, fmt.Sprintf("func(n int, %s *float32)", args), fmt.Sprintf("%s makes dst %s, of n elements.", name, doc))
+	name := l.name + v.name
+	begin(v.Context, name, fmt.Sprintf("func(n int, %s)", args), fmt.Sprintf("%s makes dst %s, of n elements.", name, l.doc))
 	n := v.Load(v.Param("n"), v.GP64())
 	dst := v.Load(v.Param("dst"), v.GP64())
-	var in []reg.Register
-	for _, p := range []string{"x", "y"}[:inputs] {
+	var in, numbers []reg.Register
+	for _, p := range l.vectors {
 		in = append(in, v.Load(v.Param(p), v.GP64()))
 	}
+	for _, p := range l.scalars {
+		numbers = append(numbers, v.number(p))
+	}
+	f := func(x []reg.Register) reg.Register { return l.f(x, numbers) }
 	lanes := v.bytes / 4
 	v.SUBQ(operand.U8(lanes), n)
 	v.JLT(operand.LabelRef("tail"))

@@ -92,12 +92,7 @@ func (v vec) fold(f fold, tails operand.Mem) {
 		all = append(all[:len(all):len(all)], dst)
 	}
 	if f.scalar {
-		s = v.new()
-		addr, err := v.Param("s").Resolve()
-		if err != nil {
-			panic(err) // it stands in the signature above
-		}
-		v.VBROADCASTSS(addr.Addr, s)
+		s = v.number("s")
 	}
 	lanes := v.bytes / 4
 	accs := make([]reg.Register, 16/lanes)

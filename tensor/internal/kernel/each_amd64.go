@@ -44,6 +44,31 @@ func addAVX2(n int, dst *float32, x *float32, y *float32)
 //go:noescape
 func mulAVX2(n int, dst *float32, x *float32, y *float32)
 
+// scaleAVX2 makes dst x s, of n elements.
+//
+//go:noescape
+func scaleAVX2(n int, dst *float32, x *float32, s float32)
+
+// divideAVX2 makes dst x / s, of n elements.
+//
+//go:noescape
+func divideAVX2(n int, dst *float32, x *float32, s float32)
+
+// addScaledAVX2 makes dst x s + y, of n elements.
+//
+//go:noescape
+func addScaledAVX2(n int, dst *float32, x *float32, y *float32, s float32)
+
+// affineAVX2 makes dst (x-c) s w + b, of n elements.
+//
+//go:noescape
+func affineAVX2(n int, dst *float32, x *float32, w *float32, b *float32, c float32, s float32)
+
+// weighAVX2 makes dst x s w, of n elements.
+//
+//go:noescape
+func weighAVX2(n int, dst *float32, x *float32, w *float32, s float32)
+
 // expAVX512 makes dst e^x, of n elements.
 //
 //go:noescape
@@ -83,3 +108,28 @@ func addAVX512(n int, dst *float32, x *float32, y *float32)
 //
 //go:noescape
 func mulAVX512(n int, dst *float32, x *float32, y *float32)
+
+// scaleAVX512 makes dst x s, of n elements.
+//
+//go:noescape
+func scaleAVX512(n int, dst *float32, x *float32, s float32)
+
+// divideAVX512 makes dst x / s, of n elements.
+//
+//go:noescape
+func divideAVX512(n int, dst *float32, x *float32, s float32)
+
+// addScaledAVX512 makes dst x s + y, of n elements.
+//
+//go:noescape
+func addScaledAVX512(n int, dst *float32, x *float32, y *float32, s float32)
+
+// affineAVX512 makes dst (x-c) s w + b, of n elements.
+//
+//go:noescape
+func affineAVX512(n int, dst *float32, x *float32, w *float32, b *float32, c float32, s float32)
+
+// weighAVX512 makes dst x s w, of n elements.
+//
+//go:noescape
+func weighAVX512(n int, dst *float32, x *float32, w *float32, s float32)

@@ -17,6 +17,7 @@ var golden = map[string]string{
 	"gemm": "ff1ba7191a5539f09d25ac3b63c7d75d",
 	"exp":  "dd7efbaee399906eaf32598dae2dda62", "tanh": "c323bb90110cb3f74e4e8fd41b6d3623", "gelu": "1d4a821e5bc1c8114717f523db830ca5", "silu": "a235ce927125ee19f1a147f3a29a5df5",
 	"sum": "2ce01212b38acd86ab9c14e5f034db0e", "max": "261ea85da0040b2db4dc2e88b4f51803", "dot": "dd5e9dbc0e2d7ca94383ffbdea5d5b16", "spread": "d25c4b6d09459b4373f8c30169ce75e4", "expSum": "638db41ac85fd88426876c262c1e5ead",
+	"softmax": "10b99073ef5fef9293e9aa16559da864", "layernorm": "b51896d354cfa63dba09c473fab47a6d", "rmsnorm": "9e5eef3910e3a7899a48089ae71cc7eb", "addScaled": "0749a8acff8d00581111e1b2d1c4f97c", "scale": "f4849e87eadd9d1fb7a027e524758498",
 	"add": "80326c8642af451827ef29d85a90dad5", "mul": "c742bb4ba1157c094144f73a33257f0b", "geluGrad": "ad194b2c83033eb133fd27a9a6c1868e", "siluGrad": "1006aad7b770cf61a12beb97fcd7b0b8",
 }
 
@@ -94,6 +95,20 @@ func TestGolden(t *testing.T) {
 		for op, name := range [twos]string{Add: "add", Mul: "mul", GELUGrad: "geluGrad", SiLUGrad: "siluGrad"} {
 			tier.Each2(Two(op), dst, x, y)
 			hashed(h, dst)
+			sum(name)
+		}
+		for name, f := range map[string]func(dst, x, y []float32){
+			"softmax":   func(dst, x, _ []float32) { tier.Softmax(dst, x) },
+			"layernorm": func(dst, x, y []float32) { tier.LayerNorm(dst, x, y, x, 1e-5) },
+			"rmsnorm":   func(dst, x, y []float32) { tier.RMSNorm(dst, x, y, 1e-5) },
+			"addScaled": func(dst, x, y []float32) { tier.AddScaled(dst, x, y, 0.3) },
+			"scale":     func(dst, x, _ []float32) { tier.Scale(dst, x, 0.3) },
+		} {
+			x, y := tame(x), tame(y)
+			for n := 1; n < 3000; n += 1 + n/9 {
+				f(dst[:n], x[n:2*n], y[:n])
+				hashed(h, dst[:n])
+			}
 			sum(name)
 		}
 		for name, f := range map[string]func(x, y []float32) float32{

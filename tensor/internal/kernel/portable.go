@@ -10,6 +10,7 @@ import (
 func portable() *Tier {
 	t := &Tier{Name: "portable", lanes: 4, rows: 4, depth: 256, tall: 128, turn: turnPortable, line: linePortable, flop: flopPortable, chains: 1, tile: []tileFunc{nil}}
 	foldsPortable(t)
+	rowsPortable(t)
 	for op, f := range onesPortable {
 		t.ones[op] = func(n int, dst, x *float32) {
 			to := at(dst, 0, n)

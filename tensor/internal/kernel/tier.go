@@ -33,6 +33,11 @@ type Tier struct {
 	ones [ones]func(n int, dst, x *float32)
 	twos [twos]func(n int, dst, x, y *float32)
 
+	scale, divide func(n int, dst, x *float32, s float32)
+	addScaled     func(n int, dst, x, y *float32, s float32)
+	affine        func(n int, dst, x, w, b *float32, c, s float32)
+	weigh         func(n int, dst, x, w *float32, s float32)
+
 	sum    func(n int, x *float32) float32
 	max    func(n int, x *float32) float32
 	dot    func(n int, x, y *float32) float32
