@@ -236,12 +236,12 @@ func TestLog(t *testing.T) {
 	}
 	p = newProgram().text(64, "last words").print(2, 64, 10)
 	p.loop(func() {})
-	res, _ := run(t, r, p, ofJob("log", func(t *Task) { t.Limits.Timeout = 100 * time.Millisecond }))
-	if string(res.Log) != "last words" || res.Reason != tasks.TimeLimit {
+	res, _ := run(t, r, p, ofJob("log", func(t *Task) { t.Limits.CPUTime = 100 * time.Millisecond }))
+	if string(res.Log) != "last words" || res.Reason != tasks.CPULimit {
 		t.Errorf("%v, log %q", res.Reason, res.Log)
 	}
-	res, _ = run(t, r, printForEver(2), ofJob("log", func(t *Task) { t.Limits.Timeout = 100 * time.Millisecond }))
-	if res.Reason != tasks.TimeLimit || len(res.Log) != 10 {
+	res, _ = run(t, r, printForEver(2), ofJob("log", func(t *Task) { t.Limits.CPUTime = 100 * time.Millisecond }))
+	if res.Reason != tasks.CPULimit || len(res.Log) != 10 {
 		t.Errorf("endless log: %v, %d bytes", res.Reason, len(res.Log))
 	}
 }
