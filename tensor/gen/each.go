@@ -61,12 +61,8 @@ func tailMasks(ctx *build.Context) operand.Mem {
 
 // number is a float32 argument in each lane.
 func (v vec) number(name string) reg.Register {
-	at, err := v.Param(name).Resolve()
-	if err != nil {
-		panic(err) // it stands in the signature
-	}
 	r := v.new()
-	v.VBROADCASTSS(at.Addr, r)
+	v.VBROADCASTSS(argument(v.Context, name), r)
 	return r
 }
 

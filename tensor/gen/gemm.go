@@ -37,9 +37,11 @@ func gemm(ctx *build.Context) {
 }
 
 // tile writes C = C + A B, or A B, of rows x 2 registers, each element one chain
-// of FMA over k ascending.
+// of FMA over k ascending. Meanwhile it asks the second cache for what comes next:
+// a line each k, nextStride apart, and after each block of 32 from nextStep further
+// on.
 func tile(ctx *build.Context, set isa, rows int) {
-	begin(ctx, fmt.Sprintf("gemm%s_%d", set.name, rows), "func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)",
+	begin(ctx, fmt.Sprintf("gemm%s_%d", set.name, rows), "func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)",
 		fmt.Sprintf("gemm%s_%d is the tile of %d rows. Strides are in bytes.", set.name, rows, rows))
 	k := ctx.Load(ctx.Param("k"), ctx.GP64())
 	a := ctx.Load(ctx.Param("a"), ctx.GP64())
@@ -49,6 +51,8 @@ func tile(ctx *build.Context, set isa, rows int) {
 	bStride := ctx.Load(ctx.Param("bStride"), ctx.GP64())
 	cStride := ctx.Load(ctx.Param("cStride"), ctx.GP64())
 	load := ctx.Load(ctx.Param("load"), ctx.GP8())
+	next := ctx.Load(ctx.Param("next"), ctx.GP64())
+	nextStride := ctx.Load(ctx.Param("nextStride"), ctx.GP64())
 
 	acc := make([][2]reg.Register, rows)
 	for i := range acc {
@@ -70,10 +74,20 @@ func tile(ctx *build.Context, set isa, rows int) {
 	ctx.Label("multiply")
 	ctx.TESTQ(k, k)
 	ctx.JZ(operand.LabelRef("store"))
-	ctx.Label("loop")
 	left, right, one := set.reg(ctx), set.reg(ctx), set.reg(ctx)
+	n, line := ctx.GP64(), ctx.GP64()
+	ctx.Label("block")
+	ctx.MOVQ(next, line)
+	ctx.ADDQ(argument(ctx, "nextStep"), next)
+	ctx.MOVQ(operand.U32(32), n)
+	ctx.CMPQ(k, n)
+	ctx.CMOVQLT(k, n)
+	ctx.SUBQ(n, k)
+	ctx.Label("loop")
 	ctx.VMOVUPS(operand.Mem{Base: b}, left)
 	ctx.VMOVUPS(operand.Mem{Base: b, Disp: set.bytes}, right)
+	ctx.PREFETCHT1(operand.Mem{Base: line})
+	ctx.ADDQ(nextStride, line)
 	for i := range acc {
 		ctx.VBROADCASTSS(operand.Mem{Base: a, Disp: 4 * i}, one)
 		ctx.VFMADD231PS(left, one, acc[i][0])
@@ -81,8 +95,10 @@ func tile(ctx *build.Context, set isa, rows int) {
 	}
 	ctx.ADDQ(aStride, a)
 	ctx.ADDQ(bStride, b)
-	ctx.DECQ(k)
+	ctx.DECQ(n)
 	ctx.JNZ(operand.LabelRef("loop"))
+	ctx.TESTQ(k, k)
+	ctx.JNZ(operand.LabelRef("block"))
 	ctx.Label("store")
 	for i := range acc {
 		ctx.VMOVUPS(acc[i][0], operand.Mem{Base: c})

@@ -14,6 +14,7 @@ import (
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/ir"
+	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
 )
@@ -82,4 +83,13 @@ func begin(ctx *build.Context, name, signature string, doc ...string) {
 	ctx.SignatureExpr(signature)
 	ctx.Doc(doc...)
 	ctx.Pragma("noescape")
+}
+
+// argument is where an argument stands.
+func argument(ctx *build.Context, name string) operand.Mem {
+	at, err := ctx.Param(name).Resolve()
+	if err != nil {
+		panic(err) // it stands in the signature
+	}
+	return at.Addr
 }

@@ -15,6 +15,7 @@ func pack(ctx *build.Context) {
 		line(ctx, set)
 		flop(ctx, set)
 	}
+	fetch(ctx)
 }
 
 // turn writes the transposition of as many rows as a register has lanes. Four
@@ -134,6 +135,30 @@ func flop(ctx *build.Context, set isa) {
 	ctx.DECQ(n)
 	ctx.JGT(operand.LabelRef("loop"))
 	ctx.VZEROUPPER()
+	ctx.RET()
+}
+
+// fetch writes a hint that some lines of some rows will be wanted.
+func fetch(ctx *build.Context) {
+	begin(ctx, "fetch", "func(src *float32, stride, rows, lines int)", "fetch asks for lines of 64 bytes of each row. The stride is in bytes.")
+	src := ctx.Load(ctx.Param("src"), ctx.GP64())
+	stride := ctx.Load(ctx.Param("stride"), ctx.GP64())
+	rows := ctx.Load(ctx.Param("rows"), ctx.GP64())
+	lines := ctx.Load(ctx.Param("lines"), ctx.GP64())
+	at, n := ctx.GP64(), ctx.GP64()
+	ctx.Label("row")
+	ctx.SUBQ(operand.U8(1), rows)
+	ctx.JLT(operand.LabelRef("done"))
+	ctx.MOVQ(src, at)
+	ctx.MOVQ(lines, n)
+	ctx.Label("line")
+	ctx.PREFETCHT0(operand.Mem{Base: at})
+	ctx.ADDQ(operand.U8(64), at)
+	ctx.DECQ(n)
+	ctx.JGT(operand.LabelRef("line"))
+	ctx.ADDQ(stride, src)
+	ctx.JMP(operand.LabelRef("row"))
+	ctx.Label("done")
 	ctx.RET()
 }
 

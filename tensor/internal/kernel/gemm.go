@@ -97,17 +97,22 @@ func (t *Tier) pass(g *Gemm, m0, m1, n0, n1, k0, k1 int, s *Scratch) {
 		for j0 := n0; j0 < n1; j0 += t.cols() {
 			j1 := min(j0+t.cols(), n1)
 			b, bStride := t.stripB(g, i1-i0, j0, j1, k0, k1, s.b)
+			ahead := t.ahead(g, j1, n1, k0, k1)
 			for i := i0; i < i1; i += rows {
 				n := min(rows, i1-i)
 				a := &s.a[(i-i0)*(k1-k0)]
+				next, nextStride, nextStep := ahead.take(b)
+				if more := min(rows, i1-i-rows); more > 0 {
+					fetch(&g.C[(i+rows)*g.LDC+j0], 4*g.LDC, more, t.lanes/8)
+				}
 				if j1-j0 == t.cols() {
-					t.tile[n](k1-k0, a, b, &g.C[i*g.LDC+j0], 4*rows, bStride, 4*g.LDC, load)
+					t.tile[n](k1-k0, a, b, &g.C[i*g.LDC+j0], 4*rows, bStride, 4*g.LDC, load, next, nextStride, nextStep)
 					continue
 				}
 				for r := 0; load && r < n; r++ {
 					copy(s.c[r*t.cols():], g.C[(i+r)*g.LDC+j0:(i+r)*g.LDC+j1])
 				}
-				t.tile[n](k1-k0, a, b, &s.c[0], 4*rows, bStride, 4*t.cols(), load)
+				t.tile[n](k1-k0, a, b, &s.c[0], 4*rows, bStride, 4*t.cols(), load, next, nextStride, nextStep)
 				for r := range n {
 					copy(g.C[(i+r)*g.LDC+j0:(i+r)*g.LDC+j1], s.c[r*t.cols():])
 				}
@@ -117,6 +122,44 @@ func (t *Tier) pass(g *Gemm, m0, m1, n0, n1, k0, k1 int, s *Scratch) {
 			}
 		}
 	}
+}
+
+// strip is the source of the next strip of B, which tiles ask for while they
+// multiply: it comes from far, and in lines too short for the machine to see where
+// they lead.
+type strip struct {
+	b            []float32
+	at           int // element to ask for next
+	stride, step int // elements, as tiles take them
+	skip         int // elements from one tile's first to the next's
+	tiles        int // that still have something to ask for
+}
+
+// ahead is the strip that begins at column j.
+func (t *Tier) ahead(g *Gemm, j, n1, k0, k1 int) strip {
+	const line, block = 16, 32 // elements of a line; what a tile asks for at one nextStep
+	if j+t.cols() > n1 {
+		return strip{}
+	}
+	deep := k1 - k0
+	if !g.TransB { // a tile asks for one line of each row
+		return strip{g.B, k0*g.LDB + j, g.LDB, block * g.LDB, line, t.cols() / line}
+	}
+	// A tile asks for a line of up to 32 rows at each step: as many lines as it has
+	// blocks.
+	lines, blocks := (deep+line-1)/line, max(1, deep/block)
+	return strip{g.B, j*g.LDB + k0, g.LDB, line, line * blocks, (lines + blocks - 1) / blocks}
+}
+
+// take is what the next tile is to ask for: of nothing, what is at hand.
+func (s *strip) take(at *float32) (next *float32, stride, step int) {
+	if s.tiles == 0 || s.at >= len(s.b) {
+		return at, 0, 0
+	}
+	next = &s.b[s.at]
+	s.at += s.skip
+	s.tiles--
+	return next, 4 * s.stride, 4 * s.step
 }
 
 // finish does what comes after the chain.

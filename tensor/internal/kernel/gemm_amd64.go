@@ -7,99 +7,99 @@ package kernel
 // gemmAVX2_1 is the tile of 1 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX2_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX2_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX2_2 is the tile of 2 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX2_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX2_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX2_3 is the tile of 3 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX2_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX2_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX2_4 is the tile of 4 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX2_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX2_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX2_5 is the tile of 5 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX2_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX2_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX2_6 is the tile of 6 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX2_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX2_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_1 is the tile of 1 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_2 is the tile of 2 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_3 is the tile of 3 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_4 is the tile of 4 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_5 is the tile of 5 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_6 is the tile of 6 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_7 is the tile of 7 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_7(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_7(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_8 is the tile of 8 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_8(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_8(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_9 is the tile of 9 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_9(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_9(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_10 is the tile of 10 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_10(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_10(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_11 is the tile of 11 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_11(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_11(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_12 is the tile of 12 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_12(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_12(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_13 is the tile of 13 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_13(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_13(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
 
 // gemmAVX512_14 is the tile of 14 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmAVX512_14(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
+func gemmAVX512_14(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func gemmAVX2_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, FMA3
-TEXT ·gemmAVX2_1(SB), NOSPLIT, $0-57
+// func gemmAVX2_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·gemmAVX2_1(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -15,6 +15,8 @@ TEXT ·gemmAVX2_1(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R8
+	MOVQ    next+64(FP), R9
+	MOVQ    nextStride+72(FP), R10
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	TESTB   R8, R8
@@ -27,16 +29,28 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R9, R11
+	ADDQ    nextStep+80(FP), R9
+	MOVQ    $0x00000020, R8
+	CMPQ    AX, R8
+	CMOVQLT AX, R8
+	SUBQ    R8, AX
+
 loop:
 	VMOVUPS      (DX), Y2
 	VMOVUPS      32(DX), Y3
+	PREFETCHT1   (R11)
+	ADDQ         R10, R11
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R8
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Y0, (BX)
@@ -44,9 +58,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX2_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, FMA3
-TEXT ·gemmAVX2_2(SB), NOSPLIT, $0-57
+// func gemmAVX2_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·gemmAVX2_2(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -55,6 +69,8 @@ TEXT ·gemmAVX2_2(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -72,9 +88,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Y4
 	VMOVUPS      32(DX), Y5
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
@@ -83,8 +109,10 @@ loop:
 	VFMADD231PS  Y5, Y6, Y3
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Y0, (BX)
@@ -95,9 +123,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX2_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, FMA3
-TEXT ·gemmAVX2_3(SB), NOSPLIT, $0-57
+// func gemmAVX2_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·gemmAVX2_3(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -106,6 +134,8 @@ TEXT ·gemmAVX2_3(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -128,9 +158,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Y6
 	VMOVUPS      32(DX), Y7
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Y8
 	VFMADD231PS  Y6, Y8, Y0
 	VFMADD231PS  Y7, Y8, Y1
@@ -142,8 +182,10 @@ loop:
 	VFMADD231PS  Y7, Y8, Y5
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Y0, (BX)
@@ -157,9 +199,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX2_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, FMA3
-TEXT ·gemmAVX2_4(SB), NOSPLIT, $0-57
+// func gemmAVX2_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·gemmAVX2_4(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -168,6 +210,8 @@ TEXT ·gemmAVX2_4(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -195,9 +239,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Y8
 	VMOVUPS      32(DX), Y9
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
@@ -212,8 +266,10 @@ loop:
 	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Y0, (BX)
@@ -230,9 +286,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX2_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, FMA3
-TEXT ·gemmAVX2_5(SB), NOSPLIT, $0-57
+// func gemmAVX2_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·gemmAVX2_5(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -241,6 +297,8 @@ TEXT ·gemmAVX2_5(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -273,9 +331,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Y10
 	VMOVUPS      32(DX), Y11
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
@@ -293,8 +361,10 @@ loop:
 	VFMADD231PS  Y11, Y12, Y9
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Y0, (BX)
@@ -314,9 +384,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX2_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, FMA3
-TEXT ·gemmAVX2_6(SB), NOSPLIT, $0-57
+// func gemmAVX2_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·gemmAVX2_6(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -325,6 +395,8 @@ TEXT ·gemmAVX2_6(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -362,9 +434,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -385,8 +467,10 @@ loop:
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Y0, (BX)
@@ -409,9 +493,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_1(SB), NOSPLIT, $0-57
+// func gemmAVX512_1(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_1(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -420,6 +504,8 @@ TEXT ·gemmAVX512_1(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R8
+	MOVQ    next+64(FP), R9
+	MOVQ    nextStride+72(FP), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	TESTB   R8, R8
@@ -432,16 +518,28 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R9, R11
+	ADDQ    nextStep+80(FP), R9
+	MOVQ    $0x00000020, R8
+	CMPQ    AX, R8
+	CMOVQLT AX, R8
+	SUBQ    R8, AX
+
 loop:
 	VMOVUPS      (DX), Z2
 	VMOVUPS      64(DX), Z3
+	PREFETCHT1   (R11)
+	ADDQ         R10, R11
 	VBROADCASTSS (CX), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R8
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -449,9 +547,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_2(SB), NOSPLIT, $0-57
+// func gemmAVX512_2(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_2(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -460,6 +558,8 @@ TEXT ·gemmAVX512_2(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -477,9 +577,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z4
 	VMOVUPS      64(DX), Z5
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z6
 	VFMADD231PS  Z4, Z6, Z0
 	VFMADD231PS  Z5, Z6, Z1
@@ -488,8 +598,10 @@ loop:
 	VFMADD231PS  Z5, Z6, Z3
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -500,9 +612,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_3(SB), NOSPLIT, $0-57
+// func gemmAVX512_3(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_3(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -511,6 +623,8 @@ TEXT ·gemmAVX512_3(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -533,9 +647,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z6
 	VMOVUPS      64(DX), Z7
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z8
 	VFMADD231PS  Z6, Z8, Z0
 	VFMADD231PS  Z7, Z8, Z1
@@ -547,8 +671,10 @@ loop:
 	VFMADD231PS  Z7, Z8, Z5
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -562,9 +688,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_4(SB), NOSPLIT, $0-57
+// func gemmAVX512_4(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_4(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -573,6 +699,8 @@ TEXT ·gemmAVX512_4(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -600,9 +728,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z8
 	VMOVUPS      64(DX), Z9
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z10
 	VFMADD231PS  Z8, Z10, Z0
 	VFMADD231PS  Z9, Z10, Z1
@@ -617,8 +755,10 @@ loop:
 	VFMADD231PS  Z9, Z10, Z7
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -635,9 +775,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_5(SB), NOSPLIT, $0-57
+// func gemmAVX512_5(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_5(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -646,6 +786,8 @@ TEXT ·gemmAVX512_5(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -678,9 +820,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z10
 	VMOVUPS      64(DX), Z11
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z12
 	VFMADD231PS  Z10, Z12, Z0
 	VFMADD231PS  Z11, Z12, Z1
@@ -698,8 +850,10 @@ loop:
 	VFMADD231PS  Z11, Z12, Z9
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -719,9 +873,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_6(SB), NOSPLIT, $0-57
+// func gemmAVX512_6(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_6(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -730,6 +884,8 @@ TEXT ·gemmAVX512_6(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -767,9 +923,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z12
 	VMOVUPS      64(DX), Z13
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z14
 	VFMADD231PS  Z12, Z14, Z0
 	VFMADD231PS  Z13, Z14, Z1
@@ -790,8 +956,10 @@ loop:
 	VFMADD231PS  Z13, Z14, Z11
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -814,9 +982,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_7(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_7(SB), NOSPLIT, $0-57
+// func gemmAVX512_7(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_7(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -825,6 +993,8 @@ TEXT ·gemmAVX512_7(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -867,9 +1037,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z14
 	VMOVUPS      64(DX), Z15
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z16
 	VFMADD231PS  Z14, Z16, Z0
 	VFMADD231PS  Z15, Z16, Z1
@@ -893,8 +1073,10 @@ loop:
 	VFMADD231PS  Z15, Z16, Z13
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -920,9 +1102,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_8(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_8(SB), NOSPLIT, $0-57
+// func gemmAVX512_8(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_8(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -931,6 +1113,8 @@ TEXT ·gemmAVX512_8(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -978,9 +1162,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z16
 	VMOVUPS      64(DX), Z17
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z18
 	VFMADD231PS  Z16, Z18, Z0
 	VFMADD231PS  Z17, Z18, Z1
@@ -1007,8 +1201,10 @@ loop:
 	VFMADD231PS  Z17, Z18, Z15
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -1037,9 +1233,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_9(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_9(SB), NOSPLIT, $0-57
+// func gemmAVX512_9(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_9(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -1048,6 +1244,8 @@ TEXT ·gemmAVX512_9(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1100,9 +1298,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z18
 	VMOVUPS      64(DX), Z19
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z20
 	VFMADD231PS  Z18, Z20, Z0
 	VFMADD231PS  Z19, Z20, Z1
@@ -1132,8 +1340,10 @@ loop:
 	VFMADD231PS  Z19, Z20, Z17
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -1165,9 +1375,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_10(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_10(SB), NOSPLIT, $0-57
+// func gemmAVX512_10(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_10(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -1176,6 +1386,8 @@ TEXT ·gemmAVX512_10(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1233,9 +1445,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z20
 	VMOVUPS      64(DX), Z21
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z22
 	VFMADD231PS  Z20, Z22, Z0
 	VFMADD231PS  Z21, Z22, Z1
@@ -1268,8 +1490,10 @@ loop:
 	VFMADD231PS  Z21, Z22, Z19
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -1304,9 +1528,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_11(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_11(SB), NOSPLIT, $0-57
+// func gemmAVX512_11(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_11(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -1315,6 +1539,8 @@ TEXT ·gemmAVX512_11(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1377,9 +1603,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z22
 	VMOVUPS      64(DX), Z23
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z24
 	VFMADD231PS  Z22, Z24, Z0
 	VFMADD231PS  Z23, Z24, Z1
@@ -1415,8 +1651,10 @@ loop:
 	VFMADD231PS  Z23, Z24, Z21
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -1454,9 +1692,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_12(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_12(SB), NOSPLIT, $0-57
+// func gemmAVX512_12(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_12(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -1465,6 +1703,8 @@ TEXT ·gemmAVX512_12(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1532,9 +1772,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z24
 	VMOVUPS      64(DX), Z25
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -1573,8 +1823,10 @@ loop:
 	VFMADD231PS  Z25, Z26, Z23
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -1615,9 +1867,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_13(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_13(SB), NOSPLIT, $0-57
+// func gemmAVX512_13(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_13(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -1626,6 +1878,8 @@ TEXT ·gemmAVX512_13(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1698,9 +1952,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z26
 	VMOVUPS      64(DX), Z27
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z28
 	VFMADD231PS  Z26, Z28, Z0
 	VFMADD231PS  Z27, Z28, Z1
@@ -1742,8 +2006,10 @@ loop:
 	VFMADD231PS  Z27, Z28, Z25
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)
@@ -1787,9 +2053,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func gemmAVX512_14(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool)
-// Requires: AVX, AVX512F
-TEXT ·gemmAVX512_14(SB), NOSPLIT, $0-57
+// func gemmAVX512_14(k int, a *float32, b *float32, c *float32, aStride int, bStride int, cStride int, load bool, next *float32, nextStride int, nextStep int)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmAVX512_14(SB), NOSPLIT, $0-88
 	MOVQ    k+0(FP), AX
 	MOVQ    a+8(FP), CX
 	MOVQ    b+16(FP), DX
@@ -1798,6 +2064,8 @@ TEXT ·gemmAVX512_14(SB), NOSPLIT, $0-57
 	MOVQ    bStride+40(FP), DI
 	MOVQ    cStride+48(FP), R8
 	MOVB    load+56(FP), R9
+	MOVQ    next+64(FP), R10
+	MOVQ    nextStride+72(FP), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1875,9 +2143,19 @@ multiply:
 	TESTQ AX, AX
 	JZ    store
 
+block:
+	MOVQ    R10, R12
+	ADDQ    nextStep+80(FP), R10
+	MOVQ    $0x00000020, R9
+	CMPQ    AX, R9
+	CMOVQLT AX, R9
+	SUBQ    R9, AX
+
 loop:
 	VMOVUPS      (DX), Z28
 	VMOVUPS      64(DX), Z29
+	PREFETCHT1   (R12)
+	ADDQ         R11, R12
 	VBROADCASTSS (CX), Z30
 	VFMADD231PS  Z28, Z30, Z0
 	VFMADD231PS  Z29, Z30, Z1
@@ -1922,8 +2200,10 @@ loop:
 	VFMADD231PS  Z29, Z30, Z27
 	ADDQ         SI, CX
 	ADDQ         DI, DX
-	DECQ         AX
+	DECQ         R9
 	JNZ          loop
+	TESTQ        AX, AX
+	JNZ          block
 
 store:
 	VMOVUPS Z0, (BX)

@@ -5,39 +5,39 @@ package kernel
 // gemmNEON_1 is the tile of 1 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_1(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_1(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_2 is the tile of 2 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_2(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_2(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_3 is the tile of 3 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_3(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_3(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_4 is the tile of 4 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_4(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_4(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_5 is the tile of 5 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_5(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_5(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_6 is the tile of 6 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_6(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_6(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_7 is the tile of 7 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_7(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_7(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 // gemmNEON_8 is the tile of 8 rows. Strides are in bytes.
 //
 //go:noescape
-func gemmNEON_8(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+func gemmNEON_8(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)

@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// func gemmNEON_1(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_1(SB), NOSPLIT, $0-57
+// func gemmNEON_1(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_1(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -39,8 +39,8 @@ store:
 	VST1  [V0.S4, V1.S4], (R3)
 	RET
 
-// func gemmNEON_2(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_2(SB), NOSPLIT, $0-57
+// func gemmNEON_2(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_2(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -84,8 +84,8 @@ store:
 	VST1  [V2.S4, V3.S4], (R3)
 	RET
 
-// func gemmNEON_3(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_3(SB), NOSPLIT, $0-57
+// func gemmNEON_3(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_3(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -137,8 +137,8 @@ store:
 	VST1  [V4.S4, V5.S4], (R3)
 	RET
 
-// func gemmNEON_4(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_4(SB), NOSPLIT, $0-57
+// func gemmNEON_4(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_4(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -198,8 +198,8 @@ store:
 	VST1  [V6.S4, V7.S4], (R3)
 	RET
 
-// func gemmNEON_5(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_5(SB), NOSPLIT, $0-57
+// func gemmNEON_5(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_5(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -267,8 +267,8 @@ store:
 	VST1  [V8.S4, V9.S4], (R3)
 	RET
 
-// func gemmNEON_6(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_6(SB), NOSPLIT, $0-57
+// func gemmNEON_6(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_6(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -344,8 +344,8 @@ store:
 	VST1  [V10.S4, V11.S4], (R3)
 	RET
 
-// func gemmNEON_7(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_7(SB), NOSPLIT, $0-57
+// func gemmNEON_7(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_7(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2
@@ -429,8 +429,8 @@ store:
 	VST1  [V12.S4, V13.S4], (R3)
 	RET
 
-// func gemmNEON_8(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
-TEXT ·gemmNEON_8(SB), NOSPLIT, $0-57
+// func gemmNEON_8(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
+TEXT ·gemmNEON_8(SB), NOSPLIT, $0-88
 	MOVD  k+0(FP), R0
 	MOVD  a+8(FP), R1
 	MOVD  b+16(FP), R2

@@ -35,3 +35,8 @@ func lineAVX512(dst *float32, src *float32, dstStride int, srcStride int, n int)
 //
 //go:noescape
 func flopAVX512(n int)
+
+// fetch asks for lines of 64 bytes of each row. The stride is in bytes.
+//
+//go:noescape
+func fetch(src *float32, stride int, rows int, lines int)

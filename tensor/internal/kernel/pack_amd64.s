@@ -263,3 +263,28 @@ loop:
 	JGT         loop
 	VZEROUPPER
 	RET
+
+// func fetch(src *float32, stride int, rows int, lines int)
+// Requires: MMX+
+TEXT ·fetch(SB), NOSPLIT, $0-32
+	MOVQ src+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ lines+24(FP), BX
+
+row:
+	SUBQ $0x01, DX
+	JLT  done
+	MOVQ AX, SI
+	MOVQ BX, DI
+
+line:
+	PREFETCHT0 (SI)
+	ADDQ       $0x40, SI
+	DECQ       DI
+	JGT        line
+	ADDQ       CX, AX
+	JMP        row
+
+done:
+	RET

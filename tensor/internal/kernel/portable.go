@@ -28,7 +28,7 @@ func portable() *Tier {
 		}
 	}
 	for rows := 1; rows <= t.rows; rows++ {
-		t.tile = append(t.tile, func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool) {
+		t.tile = append(t.tile, func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, _ *float32, _, _ int) {
 			tilePortable(rows, k, a, b, c, aStride, bStride, cStride, load)
 		})
 	}

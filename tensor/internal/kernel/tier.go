@@ -45,7 +45,9 @@ type Tier struct {
 	expSum func(n int, dst, x *float32, c float32) float32
 }
 
-type tileFunc func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool)
+// tileFunc also asks the second cache for what comes next: a line of 64 bytes each k,
+// nextStride apart, and after each 32 of them from nextStep further on.
+type tileFunc func(k int, a, b, c *float32, aStride, bStride, cStride int, load bool, next *float32, nextStride, nextStep int)
 
 func (t *Tier) cols() int { return 2 * t.lanes }
 

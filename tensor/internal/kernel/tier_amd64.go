@@ -5,7 +5,7 @@ import "golang.org/x/sys/cpu"
 func machineTiers() (all []*Tier) {
 	x := cpu.X86
 	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL && x.HasFMA && x.HasAVX2 {
-		all = append(all, &Tier{Name: "avx512", lanes: 16, rows: 14, depth: 256, tall: 252, turn: turnAVX512, line: lineAVX512, flop: flopAVX512, chains: 28,
+		all = append(all, &Tier{Name: "avx512", lanes: 16, rows: 14, depth: 1024, tall: 210, turn: turnAVX512, line: lineAVX512, flop: flopAVX512, chains: 28,
 			ones:  [ones]func(n int, dst, x *float32){Exp: expAVX512, Tanh: tanhAVX512, GELU: geluAVX512, SiLU: siluAVX512},
 			twos:  [twos]func(n int, dst, x, y *float32){Add: addAVX512, Mul: mulAVX512, GELUGrad: geluGradAVX512, SiLUGrad: siluGradAVX512},
 			scale: scaleAVX512, divide: divideAVX512, addScaled: addScaledAVX512, affine: affineAVX512, weigh: weighAVX512,
@@ -14,7 +14,7 @@ func machineTiers() (all []*Tier) {
 				gemmAVX512_8, gemmAVX512_9, gemmAVX512_10, gemmAVX512_11, gemmAVX512_12, gemmAVX512_13, gemmAVX512_14}})
 	}
 	if x.HasAVX2 && x.HasFMA {
-		all = append(all, &Tier{Name: "avx2", lanes: 8, rows: 6, depth: 256, tall: 252, turn: turnAVX2, line: lineAVX2, flop: flopAVX2, chains: 12,
+		all = append(all, &Tier{Name: "avx2", lanes: 8, rows: 6, depth: 512, tall: 126, turn: turnAVX2, line: lineAVX2, flop: flopAVX2, chains: 12,
 			ones:  [ones]func(n int, dst, x *float32){Exp: expAVX2, Tanh: tanhAVX2, GELU: geluAVX2, SiLU: siluAVX2},
 			twos:  [twos]func(n int, dst, x, y *float32){Add: addAVX2, Mul: mulAVX2, GELUGrad: geluGradAVX2, SiLUGrad: siluGradAVX2},
 			scale: scaleAVX2, divide: divideAVX2, addScaled: addScaledAVX2, affine: affineAVX2, weigh: weighAVX2,
