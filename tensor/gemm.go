@@ -31,18 +31,19 @@ type gemmJob struct {
 	step int // rows, if byM, or columns of a part
 }
 
-// Gemm multiplies. It fails, and touches nothing, if a slice is too short for its
-// matrix.
+// Gemm multiplies. C overlaps no operand. It fails, and touches nothing, if a slice
+// is too short for its matrix or C begins where an operand does.
 func (p *Pool) Gemm(g *Gemm) error {
-	if err := g.Check(); err != nil {
+	own := *g // what is checked is what is used
+	if err := own.Check(); err != nil {
 		return fmt.Errorf("gemm: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j := &p.gemm
-	j.tier, j.g = p.tier, *g
+	j.tier, j.g = p.tier, own
 	var parts int
-	j.byM, j.step, parts = p.tier.Parts(g, len(p.workers)+1)
+	j.byM, j.step, parts = p.tier.Parts(&j.g, len(p.workers)+1)
 	p.run(j, parts)
 	j.g = Gemm{}
 	return nil

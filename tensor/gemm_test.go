@@ -69,14 +69,15 @@ func TestGemmRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, spoil := range map[string]func(g *Gemm){
-		"M -1":                func(g *Gemm) { g.M = -1 },
-		"A has 7 elements":    func(g *Gemm) { g.A = g.A[:7] },
-		"B has 11 elements":   func(g *Gemm) { g.B = g.B[:11] },
-		"C has 5 elements":    func(g *Gemm) { g.C = g.C[:5] },
-		"LDA is 3":            func(g *Gemm) { g.LDA = 3 },
-		"LDC is 2":            func(g *Gemm) { g.LDC = 2 },
-		"B has 12 elements":   func(g *Gemm) { g.TransB, g.LDB = true, math.MaxInt },
-		"A has 8 elements: 9": func(g *Gemm) { g.M, g.LDA = math.MaxInt, math.MaxInt },
+		"M -1":                 func(g *Gemm) { g.M = -1 },
+		"A has 7 elements":     func(g *Gemm) { g.A = g.A[:7] },
+		"B has 11 elements":    func(g *Gemm) { g.B = g.B[:11] },
+		"C has 5 elements":     func(g *Gemm) { g.C = g.C[:5] },
+		"LDA is 3":             func(g *Gemm) { g.LDA = 3 },
+		"LDC is 2":             func(g *Gemm) { g.LDC = 2 },
+		"B has 12 elements":    func(g *Gemm) { g.TransB, g.LDB = true, math.MaxInt },
+		"C begins where an op": func(g *Gemm) { g.Residual, g.LDR = g.C, g.LDC },
+		"A has 8 elements: 9":  func(g *Gemm) { g.M, g.LDA = math.MaxInt, math.MaxInt },
 	} {
 		g := good()
 		spoil(g)

@@ -10,8 +10,9 @@ import (
 )
 
 // Pool is the threads that share the work of one operation at a time, that of the
-// caller among them. The others wait for the next operation awake for some
-// microseconds, since training and inference ask again at once, and then sleep.
+// caller among them. The others wait awake for the next operation, for some
+// microseconds on amd64, since training and inference ask again at once, and then
+// sleep.
 //
 // Its methods may be called from several goroutines; operations then take turns.
 // A pool that is let go of must be closed.
@@ -27,10 +28,10 @@ type Pool struct {
 	job   job
 	parts int64
 	next  atomic.Int64 // part
-	// inside is how many workers look at job, and shut if no more may.
-	inside  atomic.Int64
-	waiting atomic.Bool // the caller sleeps until the last worker has left
-	left    chan struct{}
+	// inside is how many workers look at job, with shut if no more may, and asleep if
+	// the caller sleeps until the last of them has left.
+	inside atomic.Int64
+	left   chan struct{}
 }
 
 // job is what an operation's threads do, part by part, in any order.
@@ -48,7 +49,10 @@ type worker struct {
 	scratch kernel.Scratch
 }
 
-const shut = 1 << 32
+const (
+	shut   = 1 << 32
+	asleep = 1 << 33
+)
 
 // NewPool makes a pool of so many threads, at least one, on the fastest
 // instruction set of this machine, or the one that the environment variable
@@ -67,7 +71,7 @@ func newPool(tier *kernel.Tier, threads int) (*Pool, error) {
 	return p, p.Resize(threads)
 }
 
-// Tier names the instruction set: avx512, avx2 or portable.
+// Tier names the instruction set: avx512, avx2, neon or portable.
 func (p *Pool) Tier() string { return p.tier.Name }
 
 // Threads is how many share an operation.
@@ -175,7 +179,7 @@ func (p *Pool) enter() bool {
 }
 
 func (p *Pool) leave() {
-	if p.inside.Add(-1) == shut && p.waiting.CompareAndSwap(true, false) {
+	if p.inside.Add(-1) == shut|asleep {
 		p.left <- struct{}{}
 	}
 }
@@ -198,18 +202,27 @@ func (p *Pool) run(j job, parts int) {
 	p.job, p.parts = j, int64(parts)
 	p.next.Store(0)
 	p.inside.Store(0)
+	defer p.finish() // also when a part panics: the others look at the job
 	for _, w := range p.workers[:min(parts-1, len(p.workers))] {
 		w.call()
 	}
 	p.take(&p.own)
+}
+
+// finish waits until no worker looks at the job any more. Parts that none has taken
+// are left, which only a panic leaves.
+func (p *Pool) finish() {
+	p.next.Store(p.parts)
 	p.inside.Add(shut)
-	empty := func() bool { return p.inside.Load() == shut }
-	if !awake(empty) {
-		p.waiting.Store(true)
-		if !empty() || !p.waiting.CompareAndSwap(true, false) {
-			<-p.left
+	if !awake(func() bool { return p.inside.Load() == shut }) {
+		for n := p.inside.Load(); n != shut; n = p.inside.Load() {
+			if p.inside.CompareAndSwap(n, n|asleep) {
+				<-p.left
+				break
+			}
 		}
 	}
+	p.inside.Store(shut)
 	p.job = nil
 }
 

@@ -72,6 +72,90 @@ func TestPool(t *testing.T) {
 	t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 }
 
+// busyJob has parts that take a while, and knows how many run.
+type busyJob struct {
+	tier    *kernel.Tier
+	rounds  []int // of each part
+	running atomic.Int32
+}
+
+func (j *busyJob) part(i int, _ *kernel.Scratch) {
+	j.running.Add(1)
+	defer j.running.Add(-1)
+	j.tier.Spend(j.rounds[i])
+}
+
+// When an operation returns nobody works on it any more, however the threads that
+// help end or sleep.
+func TestPoolWaits(t *testing.T) {
+	p, err := NewPool(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	run := func(rounds ...int) {
+		t.Helper()
+		j := &busyJob{tier: p.tier, rounds: rounds}
+		p.mu.Lock()
+		p.run(j, len(rounds))
+		p.mu.Unlock()
+		if n := j.running.Load(); n != 0 {
+			t.Errorf("%d parts run after the operation", n)
+		}
+	}
+	for i := range 300 {
+		// The caller has little to do and sleeps; or all end at once.
+		run([][]int{{1, 40_000, 40_000}, {5000, 5000, 1}, {1, 1, 1, 1}}[i%3]...)
+		p.count(t, 5)
+	}
+}
+
+// A part that panics on the caller's thread leaves a pool that works.
+func TestPoolPanics(t *testing.T) {
+	p, err := NewPool(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	j := &lateJob{own: &p.own, others: make(chan struct{})}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic is lost")
+			}
+		}()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.run(j, 3)
+	}()
+	if n := j.running.Load(); n != 0 {
+		t.Errorf("%d parts run after the panic", n)
+	}
+	for range 50 {
+		p.count(t, 7)
+	}
+}
+
+// lateJob panics on the caller's thread once another is at work, which then takes
+// a while.
+type lateJob struct {
+	own     *kernel.Scratch
+	others  chan struct{}
+	once    sync.Once
+	running atomic.Int32
+}
+
+func (j *lateJob) part(_ int, s *kernel.Scratch) {
+	if s == j.own {
+		<-j.others
+		panic("as told")
+	}
+	j.running.Add(1)
+	defer j.running.Add(-1)
+	j.once.Do(func() { close(j.others) })
+	kernel.Tiers()[0].Spend(1_000_000)
+}
+
 func BenchmarkPoolEmpty(b *testing.B) {
 	p, err := NewPool(2)
 	if err != nil {

@@ -3,6 +3,7 @@ package tensor
 import (
 	"fmt"
 	"math"
+	"unsafe"
 
 	"github.com/kith-mesh/kith/tensor/internal/kernel"
 )
@@ -32,6 +33,20 @@ func (r Rows) check(op string, sides ...side) error {
 		}
 	}
 	return nil
+}
+
+// overlap reports whether two slices of one length share elements at different
+// places.
+func overlap(a, b []float32) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return false
+	}
+	x, y := uintptr(unsafe.Pointer(&a[0])), uintptr(unsafe.Pointer(&b[0]))
+	return x != y && x < y+4*uintptr(len(b)) && y < x+4*uintptr(len(a))
+}
+
+func errOverlap(op string) error {
+	return fmt.Errorf("%s: dst overlaps an operand and does not begin where it does: give it its own memory", op)
 }
 
 // rowJob is an operation on rows, or on elements, a stretch at a time.
@@ -88,16 +103,25 @@ func (j *rowJob) part(i int, _ *kernel.Scratch) {
 	}
 }
 
-// parted is how many elements are worth a thread's while.
-const parted = 4096
+// parted is how many elements are worth a thread's while, longest how many one call
+// may take: Go can't interrupt it, and its garbage collector waits.
+const (
+	parted  = 4096
+	longest = 1 << 16
+)
 
 // rowwise shares rows among the threads.
 func (p *Pool) rowwise(j rowJob) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	threads := len(p.workers) + 1
-	least := (parted + j.rows.Cols - 1) / max(j.rows.Cols, 1)
-	j.tier, j.step = p.tier, max(1, least, (j.rows.N+4*threads-1)/(4*threads))
+	if j.rows.Cols == 0 || j.rows.N == 0 {
+		clear(j.mean)
+		clear(j.rstd)
+		return
+	}
+	least, most := (parted+j.rows.Cols-1)/j.rows.Cols, max(1, longest/j.rows.Cols)
+	j.tier, j.step = p.tier, min(max(1, least, (j.rows.N+4*threads-1)/(4*threads)), most)
 	p.rows = j
 	p.run(&p.rows, (j.rows.N+j.step-1)/j.step)
 	p.rows = rowJob{}
@@ -109,6 +133,9 @@ func (p *Pool) rowwise(j rowJob) {
 func (p *Pool) Softmax(rows Rows, dst, x []float32) error {
 	if err := rows.check("softmax", side{"dst", len(dst), false}, side{"x", len(x), false}); err != nil {
 		return err
+	}
+	if overlap(dst, x) {
+		return errOverlap("softmax")
 	}
 	p.rowwise(rowJob{op: opSoftmax, rows: rows, dst: dst, x: x})
 	return nil
@@ -124,6 +151,9 @@ func (p *Pool) LayerNorm(rows Rows, dst, x, w, b []float32, eps float32, mean, r
 	if (mean == nil) != (rstd == nil) || mean != nil && (len(mean) != rows.N || len(rstd) != rows.N) {
 		return fmt.Errorf("layernorm: mean has %d elements and rstd %d, not one for each of %d rows", len(mean), len(rstd), rows.N)
 	}
+	if overlap(dst, x) {
+		return errOverlap("layernorm")
+	}
 	p.rowwise(rowJob{op: opLayerNorm, rows: rows, dst: dst, x: x, w: w, b: b, eps: eps, mean: mean, rstd: rstd})
 	return nil
 }
@@ -137,6 +167,9 @@ func (p *Pool) RMSNorm(rows Rows, dst, x, w []float32, eps float32, rstd []float
 	}
 	if rstd != nil && len(rstd) != rows.N {
 		return fmt.Errorf("rmsnorm: rstd has %d elements, not one for each of %d rows", len(rstd), rows.N)
+	}
+	if overlap(dst, x) {
+		return errOverlap("rmsnorm")
 	}
 	p.rowwise(rowJob{op: opRMSNorm, rows: rows, dst: dst, x: x, w: w, eps: eps, rstd: rstd})
 	return nil
@@ -171,6 +204,9 @@ func (p *Pool) each(name string, op kernel.One, dst, x []float32) error {
 	if len(dst) != len(x) {
 		return fmt.Errorf("%s: dst has %d elements, x %d", name, len(dst), len(x))
 	}
+	if overlap(dst, x) {
+		return errOverlap(name)
+	}
 	whole := len(x) / line * line
 	p.rowwise(rowJob{op: opOne, one: op, rows: Rows{whole / line, line}, dst: dst[:whole], x: x[:whole]})
 	p.tier.Each(op, dst[whole:], x[whole:])
@@ -180,6 +216,9 @@ func (p *Pool) each(name string, op kernel.One, dst, x []float32) error {
 func (p *Pool) each2(name string, op kernel.Two, dst, x, y []float32) error {
 	if len(dst) != len(x) || len(x) != len(y) {
 		return fmt.Errorf("%s: dst has %d elements, the operands %d and %d", name, len(dst), len(x), len(y))
+	}
+	if overlap(dst, x) || overlap(dst, y) {
+		return errOverlap(name)
 	}
 	whole := len(x) / line * line
 	p.rowwise(rowJob{op: opTwo, two: op, rows: Rows{whole / line, line}, dst: dst[:whole], x: x[:whole], y: y[:whole]})

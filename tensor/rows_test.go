@@ -1,7 +1,9 @@
 package tensor
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -73,10 +75,55 @@ func TestRowsRefuse(t *testing.T) {
 		"exp: dst has 6 elements, x 3":       p.Exp(six, three),
 		"add: dst has 6 elements":            p.Add(six, six, three),
 		"gelu's gradient: dst has 3 element": p.GELUGrad(three, six, six),
+		"exp: dst overlaps":                  p.Exp(six[1:], six[:5]),
+		"softmax: dst overlaps":              p.Softmax(Rows{1, 5}, six[1:], six[:5]),
+		"mul: dst overlaps":                  p.Mul(six[:5], six[:5], six[1:]),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// Far from 0 the gradient is that of the line it is.
+func TestGradFar(t *testing.T) {
+	p, err := NewPool(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	inf := float32(math.Inf(1))
+	x := []float32{20, 1e30, math.MaxFloat32, inf, -20, -1e30, -math.MaxFloat32, -inf}
+	dy, dst := make([]float32, len(x)), make([]float32, len(x))
+	for i := range dy {
+		dy[i] = 3
+	}
+	for name, f := range map[string]func(dst, x, dy []float32) error{"gelu": p.GELUGrad, "silu": p.SiLUGrad} {
+		for i := range x {
+			if name == "silu" && x[i]*x[i] == 400 {
+				x[i] *= 10
+			}
+		}
+		if err := f(dst, x, dy); err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range dst {
+			if want := map[bool]float32{true: 3}[x[i] > 0]; math.Abs(float64(got-want)) > 1e-30 {
+				t.Errorf("%s' at %g is %g times 3, want %g", name, x[i], got, want)
+			}
+		}
+	}
+}
+
+func TestRowsOfNothing(t *testing.T) {
+	p, err := NewPool(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	mean, rstd := []float32{7}, []float32{7}
+	if err := errors.Join(p.Softmax(Rows{math.MaxInt, 0}, nil, nil), p.LayerNorm(Rows{1, 0}, nil, nil, nil, nil, 1, mean, rstd)); err != nil || mean[0] != 0 || rstd[0] != 0 {
+		t.Errorf("%v, mean %v, rstd %v", err, mean, rstd)
 	}
 }
 

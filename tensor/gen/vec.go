@@ -212,6 +212,7 @@ func (v vec) gelu(x reg.Register) reg.Register {
 
 // geluGrad is dy (s + x s (1-s) (2u)'), s = 1/(1 + e^(-2u)).
 func (v vec) geluGrad(x, dy reg.Register) reg.Register {
+	x = v.atLeast(v.c(-16), v.atMost(v.c(16), x))
 	s := v.div(v.load(v.c(1)), v.add(v.geluExp(x), v.c(1)))
 	du := v.fma(v.mul(x, x), v.load(v.c(3*geluCube)), v.c(geluOne))
 	slope := v.mul(s, v.sub(v.load(v.c(1)), s))
@@ -225,6 +226,7 @@ func (v vec) silu(x reg.Register) reg.Register {
 
 // siluGrad is dy (s + x s (1-s)), s = 1/(1 + e^-x).
 func (v vec) siluGrad(x, dy reg.Register) reg.Register {
+	x = v.atLeast(v.c(-120), v.atMost(v.c(120), x))
 	s := v.div(v.load(v.c(1)), v.add(v.exp(v.xor(x, v.bits(1<<31))), v.c(1)))
 	slope := v.mul(s, v.sub(v.load(v.c(1)), s))
 	return v.mul(dy, v.fma(x, slope, s))

@@ -14,8 +14,8 @@ type (
 const (
 	Exp  One = iota // at most 1 unit in the last place
 	Tanh            // at most 1.3 units in the last place
-	GELU            // the approximation by tanh; at most 2e-7 times |x|
-	SiLU            // x / (1 + e^-x); at most 2e-7 times |x|
+	GELU            // the approximation by tanh; at most 2e-7 times |x|; NaN of -Inf
+	SiLU            // x / (1 + e^-x); at most 2e-7 times |x|; NaN of -Inf
 	ones
 )
 
@@ -82,7 +82,7 @@ func exp(x float32) float32 {
 	p++
 	whole := int32(math.Float32bits(shifted)) - int32(math.Float32bits(rounds))
 	half := whole >> 1
-	return float32(p*power(half)) * power(whole-half)
+	return float32(float32(p*power(half)) * power(whole-half))
 }
 
 // tanh is an odd polynomial for small arguments (Cephes, tanhf.c), else
@@ -116,17 +116,31 @@ func gelu(x float32) float32 { return x / (geluExp(x) + 1) }
 
 func silu(x float32) float32 { return x / (exp(-x) + 1) }
 
-// geluGrad is dy (s + x s (1-s) (2u)'), s = 1/(1 + e^(-2u)).
+// geluGrad is dy (s + x s (1-s) (2u)'), s = 1/(1 + e^(-2u)). Beyond 16 it is dy or 0
+// to the last bit, and x^2 would overflow.
 func geluGrad(x, dy float32) float32 {
+	x = within(x, 16)
 	s := 1 / (geluExp(x) + 1)
 	du := FMA(float32(x*x), 3*geluCube, geluOne)
 	slope := s * (1 - s)
 	return dy * FMA(float32(x*slope), du, s)
 }
 
-// siluGrad is dy (s + x s (1-s)), s = 1/(1 + e^-x).
+// siluGrad is dy (s + x s (1-s)), s = 1/(1 + e^-x); beyond 120 dy or 0.
 func siluGrad(x, dy float32) float32 {
+	x = within(x, 120)
 	s := 1 / (exp(-x) + 1)
 	slope := s * (1 - s)
 	return dy * FMA(x, slope, s)
+}
+
+// within is the nearest to x that is at most limit from 0, or NaN.
+func within(x, limit float32) float32 {
+	if limit < x {
+		return limit
+	}
+	if -limit > x {
+		return -limit
+	}
+	return x
 }

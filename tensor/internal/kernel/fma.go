@@ -10,7 +10,7 @@ import "math"
 // odd last bit, which float32 rounding then reads as "a little more than this".
 // (S. Boldo, G. Melquiond: Emulation of FMA and correctly rounded sums, 2008.)
 func FMA(x, y, z float32) float32 {
-	p, q := float64(x)*float64(y), float64(z)
+	p, q := float64(float64(x)*float64(y)), float64(z)
 	s := float64(p + q)
 	// What was lost, exactly (Knuth's TwoSum); NaN where s is infinite or NaN.
 	r := float64(s - p)

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 )
@@ -56,8 +57,8 @@ func sized(b []float32, n int) []float32 {
 		return b[:n]
 	}
 	b = make([]float32, n+16)
-	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & 63 / 4
-	return b[skip/4 : skip/4+n]
+	skip := (-int(uintptr(unsafe.Pointer(&b[0]))) & 63) / 4
+	return b[skip : skip+n]
 }
 
 // Do makes rows m0 to m1 and columns n0 to n1 of C. Threads that share a Gemm take
@@ -253,7 +254,9 @@ func (t *Tier) stripB(g *Gemm, tall, j0, j1, k0, k1 int, dst []float32) (*float3
 	return &dst[0], 4 * wide
 }
 
-// Check fails if a size is negative, or a slice too short for its matrix.
+// Check fails if a size is negative, a slice too short for its matrix, or C begins
+// where another does. What overlaps otherwise is the caller's to know: columns of one
+// matrix may stand between each other.
 func (g *Gemm) Check() error {
 	if g.M < 0 || g.N < 0 || g.K < 0 {
 		return fmt.Errorf("M %d, N %d, K %d: none may be negative", g.M, g.N, g.K)
@@ -280,6 +283,9 @@ func (g *Gemm) Check() error {
 		if m.name == "R" && m.data == nil {
 			continue
 		}
+		if m.name != "C" && begins(m.data, g.C) || begins(g.Bias, g.C) {
+			return errors.New("C begins where an operand does: the operand would be overwritten before it is used; give C its own memory")
+		}
 		r, c := rows(m.trans, m.rows, m.cols)
 		if m.ld < c {
 			return fmt.Errorf("LD%s is %d: a row of %s holds %d elements", m.name, m.ld, m.name, c)
@@ -294,6 +300,9 @@ func (g *Gemm) Check() error {
 	}
 	return nil
 }
+
+// begins reports whether two slices begin at one element.
+func begins(a, b []float32) bool { return len(a) > 0 && len(b) > 0 && &a[0] == &b[0] }
 
 // Parts says how threads share a product: rows or columns a part, and how many
 // parts there are. More than one a thread, for one that is slower than the others;

@@ -4,7 +4,7 @@ import "golang.org/x/sys/cpu"
 
 func machineTiers() (all []*Tier) {
 	x := cpu.X86
-	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL && x.HasFMA && x.HasAVX2 {
+	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL && x.HasBMI2 && x.HasFMA && x.HasAVX2 {
 		all = append(all, &Tier{Name: "avx512", lanes: 16, rows: 14, depth: 1024, tall: 210, turn: turnAVX512, line: lineAVX512, flop: flopAVX512, chains: 28,
 			ones:  [ones]func(n int, dst, x *float32){Exp: expAVX512, Tanh: tanhAVX512, GELU: geluAVX512, SiLU: siluAVX512},
 			twos:  [twos]func(n int, dst, x, y *float32){Add: addAVX512, Mul: mulAVX512, GELUGrad: geluGradAVX512, SiLUGrad: siluGradAVX512},
