@@ -144,9 +144,12 @@ func (s *Service) view(ctx context.Context, r wire.JobRecord) (JobView, error) {
 		return v, nil
 	}
 	unlock, err := d.durable(ctx)
-	if w, ok := d.stall.why(); ok && errors.Is(err, ErrStalled) {
-		w.Tasks, v.Why = r.Tasks, []tasks.Wait{w}
-		return v, nil // what is on disk
+	for errors.Is(err, ErrStalled) {
+		if w, ok := d.stall.why(); ok {
+			w.Tasks, v.Why = r.Tasks, []tasks.Wait{w}
+			return v, nil // what is on disk
+		}
+		unlock, err = d.durable(ctx) // it goes on again
 	}
 	if err != nil {
 		return v, err

@@ -62,7 +62,9 @@ type blasPeer struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Scanner
-	err bytes.Buffer
+	err bytes.Buffer // whole once it has ended
+
+	stopped bool
 }
 
 // startBLAS starts a peer. Its error says what is missing.
@@ -86,7 +88,7 @@ func startBLAS(ctx context.Context, exe string, kind blasKind, threads int) (*bl
 	}
 	if !p.out.Scan() || p.out.Text() != "ready" {
 		err := p.stop()
-		return nil, fmt.Errorf("%s did not load (%s; %w): apt install %s", kind.library, strings.TrimSpace(p.err.String()), err, kind.pack)
+		return nil, fmt.Errorf("%s did not load (%s; %v): apt install %s", kind.library, strings.TrimSpace(p.err.String()), err, kind.pack)
 	}
 	return p, nil
 }
@@ -97,12 +99,18 @@ func (p *blasPeer) seconds(m, n, k, times int) (float64, error) {
 		return 0, fmt.Errorf("ask %s: %w", p.name, err)
 	}
 	if !p.out.Scan() {
-		return 0, fmt.Errorf("%s ended: %s", p.name, p.err.String())
+		err := p.stop() // what it said is whole then
+		return 0, fmt.Errorf("%s ended (%v): %s", p.name, err, p.err.String())
 	}
 	return strconv.ParseFloat(p.out.Text(), 64)
 }
 
+// stop ends the peer; once more does nothing.
 func (p *blasPeer) stop() error {
+	if p.stopped {
+		return nil
+	}
+	p.stopped = true
 	err := p.in.Close()
 	return errors.Join(err, p.cmd.Wait())
 }
