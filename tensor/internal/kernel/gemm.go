@@ -45,7 +45,7 @@ type Scratch struct {
 // grow makes room for what a tier packs.
 func (s *Scratch) grow(t *Tier, g *Gemm) {
 	deep := min(g.K, t.depth)
-	tall := min(g.M, t.tall)
+	tall := min(g.M, t.tallest(deep))
 	s.a = sized(s.a, (tall+t.rows)*deep+t.cols()) // the last tile has rows to spare, the last line of one spills
 	s.b = sized(s.b, t.cols()*deep+t.cols())
 	s.c = sized(s.c, t.rows*t.cols())
@@ -81,6 +81,9 @@ func (t *Tier) Do(g *Gemm, m0, m1, n0, n1 int, s *Scratch) {
 	}
 }
 
+// tallest is how many rows of A, so deep, are packed at once.
+func (t *Tier) tallest(deep int) int { return max(t.rows, t.tall*t.depth/max(deep, 1)) }
+
 // share is the size of parts, none over most, that cut n evenly.
 func share(n, most int) int {
 	parts := (n + most - 1) / most
@@ -90,11 +93,11 @@ func share(n, most int) int {
 // pass adds columns k0 to k1 of A times those rows of B.
 func (t *Tier) pass(g *Gemm, m0, m1, n0, n1, k0, k1 int, s *Scratch) {
 	load := g.Load || k0 > 0
-	tall := share(m1-m0, t.tall)
+	tall := share(m1-m0, t.tallest(k1-k0))
 	for i0 := m0; i0 < m1; i0 += tall {
 		i1 := min(i0+tall, m1)
 		rows := share(i1-i0, t.rows)
-		t.packA(g, i0, i1, rows, k0, k1, s.a)
+		t.packA(g, i0, i1, rows, k0, k1, s.a, s.b)
 		for j0 := n0; j0 < n1; j0 += t.cols() {
 			j1 := min(j0+t.cols(), n1)
 			b, bStride := t.stripB(g, i1-i0, j0, j1, k0, k1, s.b)
@@ -186,8 +189,9 @@ func (t *Tier) finish(g *Gemm, i0, i1, j0, j1 int) {
 }
 
 // packA lays tiles of rows out one behind the other, each as columns: element
-// (i, k) of a tile stands at k*rows + i.
-func (t *Tier) packA(g *Gemm, i0, i1, rows, k0, k1 int, dst []float32) {
+// (i, k) of a tile stands at k*rows + i. spare has room for as many rows as the
+// widest turn takes, so deep.
+func (t *Tier) packA(g *Gemm, i0, i1, rows, k0, k1 int, dst, spare []float32) {
 	deep := k1 - k0
 	for i := i0; i < i1; i, dst = i+rows, dst[rows*deep:] {
 		n := min(rows, i1-i)
@@ -204,9 +208,17 @@ func (t *Tier) packA(g *Gemm, i0, i1, rows, k0, k1 int, dst []float32) {
 			continue
 		}
 		// The last group first: what its lines spill is the first one's.
-		if groups := (rows + t.lanes - 1) / t.lanes; i+groups*t.lanes <= g.M {
+		groups := (rows + t.lanes - 1) / t.lanes
+		from, stride := g.A[i*g.LDA+k:], g.LDA
+		if i+groups*t.lanes > g.M && deep >= 4 { // the rows behind the last are anybody's
+			for r := range n {
+				copy(spare[r*deep:(r+1)*deep], g.A[(i+r)*g.LDA+k:])
+			}
+			from, stride = spare, deep
+		}
+		if deep >= 4 {
 			for r := (groups - 1) * t.lanes; r >= 0; r -= t.lanes {
-				t.turn(&dst[r], &g.A[(i+r)*g.LDA+k], 4*rows, 4*g.LDA, deep/4)
+				t.turn(&dst[r], &from[r*stride], 4*rows, 4*stride, deep/4)
 			}
 			k += deep &^ 3
 		}
