@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/kith-mesh/kith/tensor"
@@ -118,7 +117,9 @@ func kernelsOn(ctx context.Context, o Options, exe string, missing error, thread
 			continue
 		}
 		if len(peers) == 0 {
-			emit(Line{Bench: "kernels", Case: name, Skipped: missing.Error()})
+			if o.Wants(name) {
+				emit(Line{Bench: "kernels", Case: name, Skipped: missing.Error()})
+			}
 			continue
 		}
 		line, err := besides(pool, peers, shape, pairs, work)
@@ -130,7 +131,9 @@ func kernelsOn(ctx context.Context, o Options, exe string, missing error, thread
 		}
 		logs, n = logs+math.Log(line.Ratio), n+1
 		line.Bench, line.Case = "kernels", name
-		emit(line.RatioAtLeast(0.85))
+		if o.Wants(name) {
+			emit(line.RatioAtLeast(0.85))
+		}
 	}
 	switch {
 	case !o.Wants(geomean):
@@ -138,6 +141,10 @@ func kernelsOn(ctx context.Context, o Options, exe string, missing error, thread
 		emit(Line{Bench: "kernels", Case: geomean, Skipped: missing.Error()})
 	default:
 		l := Line{Bench: "kernels", Case: geomean, Value: math.Exp(logs / float64(n)), Unit: "ratio"}.With("best", 1)
+		l.Note = "the best of"
+		for _, p := range peers {
+			l.Note += " " + p.name
+		}
 		emit(l.RatioAtLeast(map[int]float64{1: 0.97, 2: 1.05}[threads]))
 	}
 	return nil
@@ -208,6 +215,5 @@ func peak(pool *tensor.Pool) float64 {
 		flops := pool.Spend(2_000_000)
 		best = max(best, flops/time.Since(start).Seconds()/1e9)
 	}
-	runtime.GC()
 	return best
 }
