@@ -176,7 +176,7 @@ func (s *scanner) escaped(start, i int, field string) (string, error) {
 	return "", fail(len(s.b), field, "bad JSON: the header ends within a string")
 }
 
-// hex reads \uXXXX at i.
+// hex reads the escape of a UTF-16 unit, a \u and four digits, at i.
 func (s *scanner) hex(i int) (rune, bool) {
 	if i+6 > len(s.b) || s.b[i] != '\\' || s.b[i+1] != 'u' {
 		return 0, false
